@@ -1,0 +1,1 @@
+"""ML models, their runners and the inference APIs."""

@@ -1,0 +1,1 @@
+"""Input and output of each Task, as plain dataclasses (no Django)."""

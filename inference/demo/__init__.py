@@ -1,0 +1,1 @@
+"""Scripts that make, train and evaluate the shipped demo models."""

@@ -1,0 +1,1 @@
+"""Engines and runners that own the weights (no Django)."""
