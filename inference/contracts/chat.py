@@ -1,0 +1,56 @@
+"""Chat completion: what a runner is given and what it answers (Task `openai/chat-completion`)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+TASK = "openai/chat-completion"
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How to choose the next token. None means: what the model's own generation config says.
+
+    Ranges (checked at the API): temperature 0-2, top_p in (0, 1], top_k >= 0 (0 = off),
+    min_p 0-1, penalties -2 to 2, repetition_penalty > 0, seed any 64-bit integer.
+    """
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChatInput:
+    """One chat request as a runner sees it. `max_tokens` None means: up to the context length."""
+
+    messages: list[dict[str, Any]]
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int | None = None
+    stop: tuple[str, ...] = ()
+    ignore_eos: bool = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a frame or a JSON column."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> ChatInput:
+        """Rebuild from `as_dict`; unknown keys are ignored so that old and new code can meet."""
+        sampling = {k: v for k, v in (data.get("sampling") or {}).items() if k in SAMPLING_FIELDS}
+        return cls(
+            messages=data["messages"],
+            sampling=Sampling(**sampling),
+            max_tokens=data.get("max_tokens"),
+            stop=tuple(data.get("stop") or ()),
+            ignore_eos=bool(data.get("ignore_eos")),
+        )
+
+
+SAMPLING_FIELDS = frozenset(Sampling.__dataclass_fields__)

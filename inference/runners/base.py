@@ -1,0 +1,168 @@
+"""The contract between a Runner and whoever hosts it. Pure: no Django, no torch.
+
+A Runner owns the weights of one ModelSpec on one device share. `submit` and `cancel` may be called
+from any thread and never block on the model; everything a request produces comes back through the
+one `emit` callable given to `start`, as lists of events, at most one list per engine step, called
+from the engine thread. Each accepted request gets exactly one terminal event (Ended or Failed).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """What one request has used so far; the basis of its UsageRecord."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    compute_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The request has entered the engine's batch (its prefill begins)."""
+
+    request_id: str
+    prompt_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """New text (never half a UTF-8 character); `completion_tokens` counts all so far."""
+
+    request_id: str
+    text: str
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """Terminal. `reason` is stop, length or cancelled; `result` is for runners without deltas."""
+
+    request_id: str
+    reason: str
+    units: Units
+    result: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """Terminal. `retryable` says whether running it again may succeed; no inside is shown."""
+
+    request_id: str
+    code: str
+    message: str
+    units: Units = field(default_factory=Units)
+    param: str | None = None
+    retryable: bool = False
+
+
+Event = Started | Delta | Ended | Failed
+Emit = Callable[[list[Event]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes on the device: weights, what `slots` requests may hold, and the workspace of a step."""
+
+    weights: int
+    cache: int
+    workspace: int
+
+    @property
+    def total(self) -> int:
+        """Bytes in all."""
+        return self.weights + self.cache + self.workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """A Runner's load at this moment."""
+
+    active: int
+    waiting: int
+    tokens_per_s: float = 0.0
+    cache_used: int = 0
+    cache_total: int = 0
+    memory: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerConfig:
+    """What a Runner needs to load: a local folder and how to hold it."""
+
+    model_id: str
+    path: str
+    device: str = "cpu"
+    dtype: str = "auto"
+    max_context: int | None = None
+    slots: int = 32
+    memory_budget: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+class RunnerError(Exception):
+    """Base of everything a Runner raises on purpose; `code` goes into the API answer."""
+
+    code = "worker_error"
+
+
+class LoadError(RunnerError):
+    """The weights cannot be loaded; the text says why and is shown to support staff."""
+
+    code = "model_unavailable"
+
+
+class InvalidInput(RunnerError):
+    """The request itself is wrong (HTTP 400)."""
+
+    def __init__(self, message: str, *, code: str = "invalid_value", param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
+
+
+class Busy(RunnerError):
+    """The waiting line is full; try again after `retry_after` seconds (HTTP 503)."""
+
+    code = "model_unavailable"
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__("The model is busy")
+        self.retry_after = retry_after
+
+
+class Runner(Protocol):
+    """See the module's text for the threading rules."""
+
+    tasks: frozenset[str]
+
+    @classmethod
+    def estimate(cls, config: RunnerConfig) -> Memory:
+        """Bytes needed, from safetensors headers and config alone. Raises LoadError."""
+
+    def load(self, on_progress: Callable[[float, str], None]) -> Memory:
+        """Load and warm up; returns what it really took. Raises LoadError."""
+
+    def start(self, emit: Emit) -> None:
+        """Begin to work; events go to `emit`."""
+
+    def submit(self, request_id: str, task: str, request: dict[str, Any], *, salt: str) -> None:
+        """Queue one request (the Task's contract as a dict); `salt` is the organization's id.
+
+        Raises InvalidInput or Busy; nothing is emitted for a request that raised.
+        """
+
+    def cancel(self, request_id: str) -> None:
+        """Stop at the next step; Ended(reason='cancelled') follows. Unknown ids are ignored."""
+
+    def stats(self) -> Stats:
+        """The load now; cheap, any thread."""
+
+    def unload(self) -> None:
+        """Stop the engine thread and release the device."""
