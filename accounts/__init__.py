@@ -1,0 +1,1 @@
+"""Tenants: users, organizations, memberships and plans."""

@@ -1,0 +1,1 @@
+"""Settings, routing and the shared core of Casola."""

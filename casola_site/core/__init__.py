@@ -1,0 +1,1 @@
+"""What every app may use: errors, ids, scopes, parsing, Redis."""

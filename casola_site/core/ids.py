@@ -1,0 +1,75 @@
+"""Public ids: prefixed random text, and time-ordered UUIDs for Jobs."""
+
+from __future__ import annotations
+
+import re
+import secrets
+import uuid
+
+import uuid6
+
+ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+LENGTH = 22  # 131 random bits
+
+
+def random_text(length: int) -> str:
+    """`length` base62 characters from the system's generator."""
+    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+
+
+def new_id(prefix: str) -> str:
+    """A public id such as `org_…` with 131 random bits."""
+    return f"{prefix}_{random_text(LENGTH)}"
+
+
+def user_id() -> str:
+    """Id of a User."""
+    return new_id("user")
+
+
+def organization_id() -> str:
+    """Id of an Organization."""
+    return new_id("org")
+
+
+def token_id() -> str:
+    """Id of an ApiToken."""
+    return new_id("tok")
+
+
+def spec_id() -> str:
+    """Id of a ModelSpec."""
+    return new_id("spec")
+
+
+def placement_id() -> str:
+    """Id of a Placement."""
+    return new_id("plc")
+
+
+def runner_id() -> str:
+    """Id of a Runner: new for every process start, so that it serves as a fencing token."""
+    return new_id("run")
+
+
+def usage_id() -> str:
+    """Id of a UsageRecord."""
+    return new_id("use")
+
+
+def completion_id(job_id: str) -> str:
+    """The OpenAI id of a chat completion, derived from its Job."""
+    return f"chatcmpl-{job_id.replace('-', '')}"
+
+
+def job_id() -> uuid.UUID:
+    """A UUIDv7: sorted by time, 74 random bits."""
+    return uuid6.uuid7()
+
+
+UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
+
+
+def parse_job_id(text: str) -> uuid.UUID | None:
+    """The UUID, or None when the text is not one in its usual spelling."""
+    return uuid.UUID(text) if UUID_TEXT.fullmatch(text) else None

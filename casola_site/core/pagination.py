@@ -1,0 +1,41 @@
+"""Keyset pagination of the native API: `limit`, `after`, `order`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Model, QuerySet
+
+from casola_site.core.errors import InvalidRequest
+
+MAX_LIMIT = 100
+
+
+def page(
+    rows: QuerySet, params: Any, *, key: str = "public_id", default: int = 20
+) -> tuple[list[Model], bool]:
+    """One page of `rows`, newest first (`order=asc` turns it); returns (rows, has_more).
+
+    Raises InvalidRequest for a limit outside 1-100, an unknown order or an unknown `after`.
+    """
+    raw = params.get("limit", str(default))
+    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= MAX_LIMIT:
+        raise InvalidRequest(f"limit must be 1 to {MAX_LIMIT}", code="invalid_value", param="limit")
+    order = params.get("order", "desc")
+    if order not in ("asc", "desc"):
+        raise InvalidRequest("order must be asc or desc", code="invalid_value", param="order")
+    sign = "" if order == "asc" else "-"
+    rows = rows.order_by(f"{sign}created_at", f"{sign}pk")
+    after = params.get("after")
+    if after:
+        try:
+            anchor = rows.model._default_manager.filter(pk__in=rows.values("pk")).get(**{key: after})
+        except (rows.model.DoesNotExist, ValueError, TypeError):
+            raise InvalidRequest("after names nothing in this list", code="invalid_value", param="after") from None
+        rows = rows.filter(created_at__lte=anchor.created_at) if order == "desc" else rows.filter(
+            created_at__gte=anchor.created_at
+        )
+        rows = rows.exclude(**{"created_at": anchor.created_at, f"pk__{'gte' if order == 'desc' else 'lte'}": anchor.pk})
+    limit = int(raw)
+    found = list(rows[: limit + 1])
+    return found[:limit], len(found) > limit

@@ -1,0 +1,267 @@
+"""Settings for every process, read from the environment; a wrong value stops the start."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from pathlib import Path
+
+import environ
+from django.core.exceptions import ImproperlyConfigured
+
+from casola_site.settings import environment as env
+
+BASE_DIR = Path(__file__).resolve().parents[2]
+environ.Env.read_env(BASE_DIR / ".env") if (BASE_DIR / ".env").is_file() else None
+
+VAR_DIR = env.directory("VAR_DIR", BASE_DIR / "var")
+HOST = env.text("HOST", "127.0.0.1")
+PORT = env.integer("PORT", 8000, low=1, high=65535)
+DEBUG = env.flag("DEBUG", default=False)
+SECRET_KEY = env.stored_secret("SECRET_KEY", VAR_DIR / "secret-key")
+PUBLIC_URL = env.url("PUBLIC_URL", "", schemes=("http", "https")).rstrip("/")
+ALLOWED_HOSTS = env.items("ALLOWED_HOSTS", ["localhost", "127.0.0.1", "[::1]", HOST])
+TRUSTED_PROXIES = []
+for _network in env.items("TRUSTED_PROXIES"):
+    try:
+        TRUSTED_PROXIES.append(ipaddress.ip_network(_network, strict=False))
+    except ValueError:
+        raise ImproperlyConfigured(f"TRUSTED_PROXIES: {_network!r} is no IP network.") from None
+METRICS_TOKEN = env.text("METRICS_TOKEN")
+
+# Processes
+WEB_WORKERS = env.integer("WEB_WORKERS", 1, low=1, high=256)
+RUNNER_SLOTS = env.integer("RUNNER_SLOTS", 8, low=1, high=64)
+RUNNER_MEMORY_MB = env.integer("RUNNER_MEMORY_MB", 0, low=0, high=10_000_000)  # 0: ask the device
+LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, low=2, high=3600)
+HEARTBEAT_SECONDS = LEASE_SECONDS / 3
+IDLE_UNLOAD_SECONDS = env.integer("IDLE_UNLOAD_SECONDS", 900, low=1, high=10_000_000)
+DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 25, low=0, high=600)
+WAIT_SECONDS = env.integer("WAIT_SECONDS", 120, low=1, high=3600)
+RUNNER_START_SECONDS = 8
+GUARD_CONFIG = "casola_site.core.guard_config.build"
+# Each engine a ModelSpec may name; tests add the stub engine.
+RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
+# Finds the code that carries out a Task's Jobs without jobs importing inference.
+JOB_TASKS = "inference.selectors.task_contract"
+
+INSTALLED_APPS = [
+    "daphne",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "channels",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "django_q",
+    "casola_site",
+    "accounts",
+    "tokens",
+    "usage",
+    "jobs",
+    "inference",
+]
+
+MIDDLEWARE = [
+    "casola_site.core.middleware.RequestIdMiddleware",
+    "casola_site.core.middleware.ErrorEnvelopeMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "csp.middleware.CSPMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "casola_site.urls"
+ASGI_APPLICATION = "casola_site.asgi.application"
+WSGI_APPLICATION = "casola_site.wsgi.application"
+APPEND_SLASH = False
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_USER_MODEL = "accounts.User"
+PASSWORD_HASHERS = [
+    "django.contrib.auth.hashers.Argon2PasswordHasher",
+    "django.contrib.auth.hashers.PBKDF2PasswordHasher",
+]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_I18N = True
+USE_TZ = True
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+STATIC_URL = "/static/"
+STATIC_ROOT = VAR_DIR / "static"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = DEBUG
+MEDIA_ROOT = VAR_DIR / "media"
+
+# Database: SQLite until DATABASE_URL names PostgreSQL
+DATABASE_URL = env.url("DATABASE_URL", "", schemes=("postgres", "postgresql", "sqlite"))
+if DATABASE_URL.startswith("postgres"):
+    DATABASES = {"default": environ.Env.db_url_config(DATABASE_URL)}
+    DATABASES["default"].update(CONN_MAX_AGE=60, CONN_HEALTH_CHECKS=True)
+    DATABASES["default"].setdefault("OPTIONS", {}).setdefault("connect_timeout", 3)
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "django.db.backends.sqlite3",
+            "NAME": str(VAR_DIR / "casola.sqlite3")
+            if not DATABASE_URL
+            else environ.Env.db_url_config(DATABASE_URL)["NAME"],
+            "CONN_MAX_AGE": None,
+            "OPTIONS": {
+                "transaction_mode": "IMMEDIATE",
+                "timeout": 20,
+                "init_command": (
+                    "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA mmap_size=134217728;"
+                    " PRAGMA cache_size=-16000; PRAGMA temp_store=MEMORY;"
+                ),
+            },
+        }
+    }
+
+# Redis: the launcher's private server until REDIS_URL names another
+REDIS_URL = env.url("REDIS_URL", f"unix://{VAR_DIR}/redis.sock", schemes=("redis", "rediss", "unix"))
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": REDIS_URL}], "prefix": "casola:"},
+    }
+}
+CACHES = {
+    "default": {
+        "BACKEND": "django.core.cache.backends.redis.RedisCache",
+        "LOCATION": REDIS_URL,
+        "KEY_PREFIX": "casola",
+    }
+}
+
+# django-q: one settings dict per cluster; `qnode` sets Q_CLUSTER_NAME before Django loads
+Q_CLUSTER_NAME = os.environ.get("Q_CLUSTER_NAME", "default")
+Q_CLUSTER = {
+    "name": Q_CLUSTER_NAME,
+    "label": "Background tasks",
+    "orm": "default",
+    "workers": 2,
+    "timeout": 600,
+    "retry": 900,
+    "max_attempts": 3,
+    "ack_failures": True,
+    "poll": 0.2,
+    "queue_limit": 2,
+    "bulk": 1,
+    "recycle": 500,
+    "save_limit": 250,
+    "guard_cycle": 0.5,
+    "catch_up": False,
+    "ALT_CLUSTERS": {},
+}
+if Q_CLUSTER_NAME.startswith("gpu-"):
+    Q_CLUSTER.update(
+        workers=RUNNER_SLOTS, queue_limit=1, recycle=1, daemonize_workers=False, scheduler=False
+    )
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["tokens.authentication.TokenAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["tokens.permissions.HasScope"],
+    "DEFAULT_THROTTLE_CLASSES": ["usage.throttling.PlanThrottle"],
+    "DEFAULT_PARSER_CLASSES": ["casola_site.core.parsers.StrictJSONParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "casola_site.core.negotiation.IgnoreAccept",
+    "DEFAULT_SCHEMA_CLASS": "casola_site.core.openapi.Schema",
+    "EXCEPTION_HANDLER": "casola_site.core.exception_handler.handle",
+    "UNAUTHENTICATED_USER": None,
+    "DEFAULT_PAGINATION_CLASS": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Casola API",
+    "DESCRIPTION": "OpenAI-compatible, fal-compatible and job APIs on runners that Casola hosts itself.",
+    "VERSION": "0.1.0",
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PUBLIC": True,
+    "SERVE_AUTHENTICATION": [],
+    "SERVE_PERMISSIONS": ["rest_framework.permissions.AllowAny"],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "displayRequestDuration": True},
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
+    "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
+    "APPEND_COMPONENTS": {
+        "securitySchemes": {
+            "ApiToken": {"type": "http", "scheme": "bearer", "bearerFormat": "csl_sk_…"}
+        }
+    },
+    "SECURITY": [{"ApiToken": []}],
+}
+
+# Security
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = CSRF_COOKIE_SAMESITE = "Lax"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL] if PUBLIC_URL else []
+CSRF_FAILURE_VIEW = "casola_site.core.error_views.csrf_failure"
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+DATA_UPLOAD_MAX_MEMORY_SIZE = 25 * 1024 * 1024
+DATA_UPLOAD_MAX_NUMBER_FIELDS = 2000
+CONTENT_SECURITY_POLICY = {
+    "DIRECTIVES": {
+        "default-src": ["'self'"],
+        "img-src": ["'self'", "data:"],
+        "object-src": ["'none'"],
+        "base-uri": ["'self'"],
+        "frame-ancestors": ["'none'"],
+        "form-action": ["'self'"],
+    }
+}
+RATELIMIT_USE_CACHE = "default"
+RATELIMIT_FAIL_OPEN = True  # the Redis-away case is decided in usage/throttling.py
+SILENCED_SYSTEM_CHECKS: list[str] = []
+
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "filters": {"mask": {"()": "casola_site.core.logs.MaskSecrets"}},
+    "formatters": {
+        "line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s", "datefmt": "%H:%M:%S"}
+    },
+    "handlers": {
+        "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["mask"]}
+    },
+    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+    "loggers": {
+        "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
+        "daphne": {"level": "WARNING"},
+        "django.request": {"level": "ERROR"},
+        "httpx": {"level": "WARNING"},
+    },
+}

@@ -1,0 +1,94 @@
+"""Reading the environment: each reader returns a checked value or says which one is wrong."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+TRUE = {"1", "true", "yes", "on"}
+FALSE = {"0", "false", "no", "off", ""}
+
+
+def text(name: str, default: str = "") -> str:
+    """The variable, stripped, or the default when unset or empty."""
+    return os.environ.get(name, "").strip() or default
+
+
+def flag(name: str, *, default: bool) -> bool:
+    """A yes/no variable."""
+    raw = os.environ.get(name)
+    if raw is None:
+        return default
+    value = raw.strip().lower()
+    if value in TRUE:
+        return True
+    if value in FALSE:
+        return False
+    raise ImproperlyConfigured(f"{name}={raw!r} is neither true nor false.")
+
+
+def integer(name: str, default: int, *, low: int, high: int) -> int:
+    """A whole number within [low, high]."""
+    raw = text(name)
+    if not raw:
+        return default
+    try:
+        value = int(raw)
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={raw!r} is not a whole number.") from None
+    if not low <= value <= high:
+        raise ImproperlyConfigured(f"{name}={value} is outside {low} to {high}.")
+    return value
+
+
+def items(name: str, default: list[str] | None = None) -> list[str]:
+    """A comma-separated list."""
+    raw = text(name)
+    return [part.strip() for part in raw.split(",") if part.strip()] if raw else list(default or [])
+
+
+def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
+    """A URL with one of the schemes."""
+    raw = text(name, default)
+    if not raw:
+        return ""
+    parts = urlsplit(raw)
+    if parts.scheme not in schemes:
+        raise ImproperlyConfigured(f"{name}={raw!r} must begin with {' or '.join(s + '://' for s in schemes)}.")
+    return raw
+
+
+def directory(name: str, default: Path) -> Path:
+    """A folder this process can write to; created when missing."""
+    path = Path(text(name, str(default))).expanduser().resolve()
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ImproperlyConfigured(f"{name}={path} cannot be created: {error.strerror}.") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise ImproperlyConfigured(f"{name}={path} is not writable.")
+    return path
+
+
+def stored_secret(name: str, path: Path) -> str:
+    """The variable, else the secret kept in `path` (made on first use, mode 0600)."""
+    given = text(name)
+    if given:
+        if len(given) < 32:
+            raise ImproperlyConfigured(f"{name} is shorter than 32 characters.")
+        return given
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        stored = path.read_text().strip()
+        if len(stored) < 32:
+            raise ImproperlyConfigured(f"{path} holds no usable secret; delete it or set {name}.") from None
+        return stored
+    value = secrets.token_urlsafe(48)
+    with os.fdopen(handle, "w") as file:
+        file.write(value)
+    return value

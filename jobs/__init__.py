@@ -1,0 +1,1 @@
+"""Jobs, their lifecycle and the Runners that hold leases on them."""

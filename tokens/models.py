@@ -1,0 +1,62 @@
+"""ApiToken: a credential row; the secret itself is never stored."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import Organization, User
+from casola_site.core import ids
+
+
+class TokenStatus(models.TextChoices):
+    """Whether it opens anything."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+
+
+class BudgetPeriod(models.TextChoices):
+    """When a token's budget starts afresh."""
+
+    NEVER = "never"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+    MONTHLY = "monthly"
+
+
+class ApiToken(models.Model):
+    """What one secret may do, for which Organization, and for how long."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=ids.token_id, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="tokens")
+    created_by = models.ForeignKey(
+        User, on_delete=models.SET_NULL, null=True, blank=True, related_name="tokens"
+    )
+    is_service_account = models.BooleanField(default=False)
+    name = models.CharField(max_length=120)
+    description = models.CharField(max_length=500, blank=True)
+    hash = models.CharField(max_length=64, unique=True, editable=False)
+    prefix = models.CharField(max_length=16, editable=False, db_index=True)
+    last_four = models.CharField(max_length=4, editable=False)
+    scopes = models.JSONField(default=list)
+    allowed_models = models.JSONField(null=True, blank=True)
+    allowed_ips = models.JSONField(null=True, blank=True)
+    budget_amount = models.DecimalField(max_digits=18, decimal_places=6, null=True, blank=True)
+    budget_period = models.CharField(
+        max_length=8, choices=BudgetPeriod.choices, default=BudgetPeriod.NEVER
+    )
+    status = models.CharField(max_length=8, choices=TokenStatus.choices, default=TokenStatus.ACTIVE)
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        indexes = (models.Index(fields=("organization", "-created_at"), name="token_by_organization"),)
+        constraints = (
+            models.CheckConstraint(condition=models.Q(status__in=TokenStatus.values), name="token_status_known"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.prefix}…{self.last_four})"

@@ -1,0 +1,71 @@
+"""The ledger (UsageRecord) and the price rows it snapshots."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils import timezone
+
+from accounts.models import Organization, User
+from casola_site.core import ids
+from tokens.models import ApiToken
+
+UNITS = (
+    "prompt_tokens",
+    "completion_tokens",
+    "cached_tokens",
+    "characters",
+    "audio_ms",
+    "images",
+    "pixels",
+    "video_ms",
+    "compute_ms",
+)
+
+
+class Price(models.Model):
+    """What one unit of one ModelSpec costs from a moment on: `amount` for every `per` units."""
+
+    model_id = models.CharField(max_length=200)
+    unit = models.CharField(max_length=24, choices=[(unit, unit) for unit in UNITS])
+    amount = models.DecimalField(max_digits=18, decimal_places=9)
+    per = models.PositiveBigIntegerField(default=1_000_000)
+    currency = models.CharField(max_length=3, default="USD")
+    valid_from = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        indexes = (models.Index(fields=("model_id", "unit", "-valid_from"), name="price_lookup"),)
+
+    def __str__(self) -> str:
+        return f"{self.model_id} {self.unit}: {self.amount}/{self.per}"
+
+
+class UsageRecord(models.Model):
+    """One finished Job's consumption; never changed, never deleted."""
+
+    public_id = models.CharField(max_length=40, unique=True, default=ids.usage_id, editable=False)
+    job_id = models.CharField(max_length=36, unique=True, editable=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="usage")
+    token = models.ForeignKey(ApiToken, on_delete=models.PROTECT, null=True, related_name="+")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
+    model_id = models.CharField(max_length=200)
+    task = models.CharField(max_length=60)
+    status = models.CharField(max_length=12)
+    prompt_tokens = models.PositiveBigIntegerField(default=0)
+    completion_tokens = models.PositiveBigIntegerField(default=0)
+    cached_tokens = models.PositiveBigIntegerField(default=0)
+    characters = models.PositiveBigIntegerField(default=0)
+    audio_ms = models.PositiveBigIntegerField(default=0)
+    images = models.PositiveBigIntegerField(default=0)
+    pixels = models.PositiveBigIntegerField(default=0)
+    video_ms = models.PositiveBigIntegerField(default=0)
+    compute_ms = models.PositiveBigIntegerField(default=0)
+    prices = models.JSONField(default=dict)
+    amount = models.DecimalField(max_digits=18, decimal_places=9, default=0)
+    currency = models.CharField(max_length=3, default="USD")
+    created_at = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        indexes = (models.Index(fields=("organization", "-created_at"), name="usage_by_organization"),)
+
+    def __str__(self) -> str:
+        return f"{self.job_id}: {self.amount} {self.currency}"
