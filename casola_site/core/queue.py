@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.conf import settings
 from django_q.models import OrmQ
 from django_q.tasks import async_task
 
@@ -23,7 +24,7 @@ def cluster_of(node: str) -> str:
 def host_runner(*, placement_id: str, node: str) -> str:
     """Ask the node's cluster for one endless task that owns the Placement's Runner."""
     return async_task(
-        "inference.background.run_placement",
+        settings.RUNNER_FUNCTION,
         placement_id,
         task_name=f"{RUNNER_PREFIX}{placement_id}",
         q_options={"cluster": cluster_of(node), "timeout": -1, "save": False},
