@@ -23,11 +23,15 @@ def first_problem(detail: Any, path: str = "") -> tuple[str, str, str]:
     if isinstance(detail, dict):
         key, value = next(iter(detail.items()))
         name = str(key)
-        return first_problem(value, path if name == "non_field_errors" else f"{path}.{name}".strip("."))
+        return first_problem(
+            value, path if name == "non_field_errors" else f"{path}.{name}".strip(".")
+        )
     if isinstance(detail, list):
         for index, item in enumerate(detail):
             if item:
-                return first_problem(item, f"{path}[{index}]" if isinstance(item, dict | list) else path)
+                return first_problem(
+                    item, f"{path}[{index}]" if isinstance(item, dict | list) else path
+                )
         return ("Invalid value", "invalid", path)
     return (str(detail), getattr(detail, "code", "invalid") or "invalid", path)
 
@@ -36,7 +40,11 @@ def from_validation(error: drf.ValidationError) -> errors.InvalidRequest:
     """A 400 that names the first field at fault."""
     message, code, param = first_problem(error.detail)
     if code in ("required", "null", "blank") and param:
-        text = f"Missing required parameter: '{param}'" if code != "blank" else f"'{param}' must not be empty"
+        text = (
+            f"Missing required parameter: '{param}'"
+            if code != "blank"
+            else f"'{param}' must not be empty"
+        )
         kind = "missing_required_parameter" if code != "blank" else "invalid_value"
         return errors.InvalidRequest(text, code=kind, param=param)
     known = code if code in SPECIAL_CODES else "invalid_value"
@@ -44,7 +52,12 @@ def from_validation(error: drf.ValidationError) -> errors.InvalidRequest:
     return errors.InvalidRequest(text, code=known, param=param or None)
 
 
-SPECIAL_CODES = {"context_length_exceeded", "unsupported_parameter", "invalid_workflow", "unsafe_url"}
+SPECIAL_CODES = {
+    "context_length_exceeded",
+    "unsupported_parameter",
+    "invalid_workflow",
+    "unsafe_url",
+}
 
 
 def as_api_error(error: Exception) -> errors.ApiError:

@@ -13,7 +13,9 @@ RUNNER_PREFIX = "runner:"
 
 def enqueue(function: str, *args: Any, name: str | None = None) -> str:
     """Run `function(*args)` (an import path; ids only) on the default cluster; returns the task id."""
-    return async_task(function, *args, task_name=name, q_options={"cluster": "default", "save": False})
+    return async_task(
+        function, *args, task_name=name, q_options={"cluster": "default", "save": False}
+    )
 
 
 def cluster_of(node: str) -> str:

@@ -93,7 +93,10 @@ PASSWORD_HASHERS = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
@@ -149,7 +152,9 @@ else:
     }
 
 # Redis: the launcher's private server until REDIS_URL names another
-REDIS_URL = env.url("REDIS_URL", f"unix://{VAR_DIR}/redis.sock", schemes=("redis", "rediss", "unix"))
+REDIS_URL = env.url(
+    "REDIS_URL", f"unix://{VAR_DIR}/redis.sock", schemes=("redis", "rediss", "unix")
+)
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
