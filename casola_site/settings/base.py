@@ -43,6 +43,7 @@ RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.core.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
+FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
 
