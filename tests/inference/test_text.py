@@ -70,7 +70,9 @@ def test_random_tokens_decode_as_the_tokenizer_does(seed):
     streamed = "".join(detokenizer.push(token) for token in ids)
     whole = backend().decode(ids, skip_special_tokens=True)
     # an unfinished character at the very end is not given out
-    assert whole == streamed or (whole.startswith(streamed) and set(whole[len(streamed) :]) == {"\ufffd"})
+    assert whole == streamed or (
+        whole.startswith(streamed) and set(whole[len(streamed) :]) == {"\ufffd"}
+    )
 
 
 def test_special_tokens_are_not_text():

@@ -87,7 +87,9 @@ def slot_model(kind: str = "qwen3") -> PreTrainedModel:
 
 @functools.cache
 def plain_model(kind: str = "qwen3") -> PreTrainedModel:
-    return tiny_model(kind).requires_grad_(False)
+    model = tiny_model(kind).requires_grad_(False)
+    model.generation_config.eos_token_id = None
+    return model
 
 
 def layout_of(model: PreTrainedModel) -> CacheLayout:
@@ -103,13 +105,9 @@ def cache_for(model: PreTrainedModel, slots: int = 8, tokens: int = 8192) -> Slo
     return SlotCache(layout, slots=slots, context=512, budget=tokens * layout.bytes_per_token)
 
 
-def expected_tokens(
-    prompt: list[int], count: int, kind: str = "qwen3", *, eos: bool = False
-) -> list[int]:
-    """What transformers' own greedy `generate` answers."""
-    config = GenerationConfig(
-        do_sample=False, max_new_tokens=count, pad_token_id=0, eos_token_id=2 if eos else None
-    )
+def expected_tokens(prompt: list[int], count: int, kind: str = "qwen3") -> list[int]:
+    """What transformers' own greedy `generate` answers when nothing ends the answer early."""
+    config = GenerationConfig(do_sample=False, max_new_tokens=count, pad_token_id=0)
     ids = torch.tensor([prompt])
     model = plain_model(kind)
     output = model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
