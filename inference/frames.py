@@ -1,6 +1,6 @@
 """The words that a web process and a Runner exchange over their Links (pure).
 
-web process -> Runner: REQUEST [.., job_id, attempt, request], CANCEL [.., job_id], BEAT [..]
+web process -> Runner: REQUEST [.., job_id, attempt, request], CANCEL [.., job_id, reason], BEAT [..]
 Runner -> web process: ACK, START [.., job_id, attempt, prompt_tokens, queue_ms],
     TEXT [.., job_id, attempt, offset, text], END [.., job_id, attempt, offset, end],
     ERROR [.., job_id, attempt, error], BEAT
@@ -18,6 +18,12 @@ START = "sta"
 TEXT = "txt"
 END = "end"
 ERROR = "err"
+
+# Why a request is cancelled: its caller went away (charged), waiting took too long or this end lost
+# track of the answer (both our fault: not charged).
+LEFT = "left"
+TIMEOUT = "timeout"
+LOST = "lost"
 
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0

@@ -14,11 +14,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import DatabaseError
 
 from casola_site.core import errors
+from casola_site.core.database import in_thread
 from inference import frames, hosting
 from inference.frames import ACK_SECONDS, BEAT_SECONDS, SILENCE_SECONDS
 from inference.selectors import Catalog, LiveRunner, Model, catalog, catalog_in_memory
@@ -30,8 +30,8 @@ TICK_SECONDS = 0.25
 MAX_RESENDS = 3
 COLD_RUNNER_POLL = 0.2
 
-read_catalog_async = sync_to_async(catalog, thread_sensitive=False)
-want_model_async = sync_to_async(hosting.want_model, thread_sensitive=False)
+read_catalog_async = in_thread(catalog)
+want_model_async = in_thread(hosting.want_model)
 
 
 @dataclass(slots=True)
@@ -86,7 +86,8 @@ class Exchange:
     started: Started | None = None
     pieces: deque[Piece | Exception] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
-    is_over: bool = False
+    is_ended: bool = False
+    """The Runner has said its last word; nothing is left to cancel."""
 
     def push(self, piece: Piece | Exception) -> None:
         """Hand a piece to the waiting request."""
@@ -98,9 +99,10 @@ class Hub:
     """All interactive requests of this process."""
 
     def __init__(self) -> None:
-        self.link = Link("web")
+        self.link = Link("web", on_lost=self._frame_lost)
         self.exchanges: dict[str, Exchange] = {}
         self.outstanding: dict[str, int] = {}
+        self._reading: asyncio.Future[Catalog] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -109,8 +111,13 @@ class Hub:
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
 
     async def catalog(self) -> Catalog:
-        """Models and live Runners, at most a second old."""
-        return catalog_in_memory() or await read_catalog_async()
+        """Models and live Runners, at most a second old; one reading serves all who wait."""
+        found = catalog_in_memory()
+        if found is not None:
+            return found
+        if self._reading is None or self._reading.done():
+            self._reading = asyncio.ensure_future(read_catalog_async())
+        return await asyncio.shield(self._reading)
 
     async def run(
         self, *, job_id: str, model: Model, request: dict[str, Any], wait_seconds: float
@@ -127,12 +134,11 @@ class Hub:
             while True:
                 piece = await self._next(exchange, None if exchange.has_output else deadline)
                 if isinstance(piece, Exception):
-                    exchange.is_over = True
+                    if isinstance(piece, errors.Timeout):
+                        self._cancel(exchange, frames.TIMEOUT)
                     raise piece
-                if isinstance(piece, Finished):
-                    exchange.is_over = True
                 yield piece
-                if exchange.is_over:
+                if isinstance(piece, Finished):
                     return
         finally:
             self._close(exchange)
@@ -142,8 +148,6 @@ class Hub:
         while True:
             runners = (await self.catalog()).runners.get(model.queue_id, [])
             if runners:
-                if not self.link.is_up and self.exchanges:
-                    raise errors.Unavailable
                 self._send(exchange, self._least_busy(runners))
                 return
             if not asked:
@@ -194,16 +198,14 @@ class Hub:
 
     def _close(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange.job_id, None)
-        runner = exchange.runner
-        if runner is None:
-            return
-        self._release(runner)
-        has_end = any(isinstance(piece, Finished) for piece in exchange.pieces)
-        if not exchange.is_over and not has_end:
-            self.link.put(runner.channel, [frames.CANCEL, exchange.job_id])
-        elif exchange.is_over and not exchange.pieces and exchange.has_output is False:
-            # A refusal or time-out: make sure that nobody goes on working for it.
-            self.link.put(runner.channel, [frames.CANCEL, exchange.job_id])
+        self._cancel(exchange, frames.LEFT)
+        if exchange.runner is not None:
+            self._release(exchange.runner)
+
+    def _cancel(self, exchange: Exchange, reason: str) -> None:
+        if exchange.runner is not None and not exchange.is_ended:
+            exchange.is_ended = True
+            self.link.put(exchange.runner.channel, [frames.CANCEL, exchange.job_id, reason])
 
     def _release(self, runner: LiveRunner) -> None:
         left = self.outstanding.get(runner.channel, 0) - 1
@@ -246,6 +248,7 @@ class Hub:
                     )
                 )
             case [frames.ERROR, _, _, error]:
+                exchange.is_ended = True
                 exchange.push(
                     errors.from_runner(error["code"], error["message"], error.get("param"))
                 )
@@ -254,7 +257,12 @@ class Hub:
 
     def _lose(self, exchange: Exchange) -> None:
         self.exchanges.pop(exchange.job_id, None)
+        self._cancel(exchange, frames.LOST)
         exchange.push(RunnerLost())
+
+    def _frame_lost(self, frame: Frame) -> None:
+        if frame[0] == frames.REQUEST and frame[1] in self.exchanges:
+            self.exchanges.pop(frame[1]).push(errors.Unavailable())
 
     async def _watch(self) -> None:
         last_beat = 0.0
@@ -307,7 +315,7 @@ class Hub:
             self.exchanges.pop(exchange.job_id, None)
             exchange.push(errors.Unavailable() if not self.link.is_up else RunnerLost())
         elif others and silent is not None:
-            self.link.put(silent.channel, [frames.CANCEL, exchange.job_id])
+            self.link.put(silent.channel, [frames.CANCEL, exchange.job_id, frames.LOST])
             self._release(silent)
             self._send(exchange, self._least_busy(others))
         elif time.monotonic() - exchange.sent_at > settings.WAIT_SECONDS:

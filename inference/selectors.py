@@ -6,18 +6,25 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
-from django.db.models import Q
+from django.utils.module_loading import import_string
 
 from casola_site.core.clock import now
-from casola_site.core.errors import ModelNotFound
+from casola_site.core.errors import InvalidRequest, ModelNotFound
 from inference.models import ModelSpec
+from jobs.contracts import TaskContract
 from jobs.enums import RunnerState
 from jobs.models import Runner
 from usage.pricing import Snapshot
 from usage.services import price_snapshot
 
 MEMORY_SECONDS = 1.0
+# Task -> the callable that checks a request body of the Task's own surface.
+TASK_CHECKS = {
+    "openai/chat-completion": "inference.api.openai.chat.check_body",
+    "test/echo": "inference.api.openai.chat.check_anything",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +114,21 @@ def find_model(found: Catalog, name: str, *, task: str) -> Model:
     return model
 
 
+def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskContract:
+    """What `POST /api/jobs` needs of a model (settings.JOB_TASKS).
+
+    Raises ModelNotFound, InvalidRequest for an unknown task, or DRF's ValidationError.
+    """
+    check = TASK_CHECKS.get(task)
+    if check is None:
+        raise InvalidRequest(f"There is no task {task[:60]!r}", code="invalid_value", param="task")
+    found = find_model(catalog(), model, task=task)
+    if not isinstance(payload.get("model"), str):
+        payload = {**payload, "model": model}
+    checked = import_string(check)(payload)
+    return TaskContract(found.model_id, found.queue_id, task, checked, found.prices)
+
+
 def enabled_specs() -> list[ModelSpec]:
     """Models users may see, by name."""
-    return list(ModelSpec.objects.filter(Q(enabled=True)).order_by("model_id"))
+    return list(ModelSpec.objects.filter(enabled=True).order_by("model_id"))

@@ -12,7 +12,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from channels.layers import get_channel_layer
@@ -27,8 +27,10 @@ SEND_SECONDS = 2.0
 class Link:
     """One process's end. `name` is what others send to."""
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, on_lost: Callable[[Frame], None] | None = None) -> None:
+        """`on_lost` is told of every frame that could not be sent."""
         self.name = f"casola.{kind}.{uuid.uuid4().hex}"
+        self.on_lost = on_lost
         self.is_up = True
         self.last_heard: dict[str, float] = {}
         self._out: dict[str, list[Frame]] = {}
@@ -75,6 +77,9 @@ class Link:
             if self.is_up:
                 logger.warning("frames are lost: Redis is away")
             self.is_up = False
+            if self.on_lost is not None:
+                for frame in frames:
+                    self.on_lost(frame)
 
     async def receive(self) -> AsyncIterator[tuple[str, list[Frame]]]:
         """(sender, frames) of every message, for ever."""

@@ -82,6 +82,7 @@ class Outcome:
     error: dict[str, Any] | None = None
     charged: bool = True
     prices: Snapshot = field(default_factory=dict)
+    end_reason: str = ""
 
     @property
     def lane(self) -> Lane:

@@ -221,12 +221,6 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
     "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
-    "APPEND_COMPONENTS": {
-        "securitySchemes": {
-            "ApiToken": {"type": "http", "scheme": "bearer", "bearerFormat": "csl_sk_…"}
-        }
-    },
-    "SECURITY": [{"ApiToken": []}],
 }
 
 # Security

@@ -1,0 +1,2 @@
+def draining() -> bool:
+    return False

@@ -1,0 +1,2 @@
+def stop_requested() -> bool:
+    return False
