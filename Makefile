@@ -41,10 +41,10 @@ soak: $(DEV) ## Run under load and faults for a long time (ARGS="--minutes 30")
 lock: ## Pin the requirements anew; needs uv (ARGS="--upgrade")
 	@requirements/lock $(ARGS)
 
-$(VENV)/bin/python:
-	@.ci/make-venv "$(PYTHON)" "$(VENV)"
+$(VENV)/.made:
+	@.ci/make-venv "$(PYTHON)" "$(VENV)" && touch $@
 
-$(BASE): | $(VENV)/bin/python
+$(BASE): | $(VENV)/.made
 	@echo "Installing what Casola needs into $(VENV) (about a minute, about 1.5 GB) ..."
 	@$(PIP) -r requirements/torch.txt
 	@$(PIP) --require-hashes -r requirements/base.txt

@@ -75,16 +75,6 @@ def find_server() -> Path:
     )
 
 
-def answers(path: Path) -> bool:
-    """Say whether a Redis answers PING on this socket. Raises nothing."""
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(PROBE_TIMEOUT)
-        probe.connect(os.fspath(path))
-        probe.sendall(b"PING\r\n")
-        return probe.recv(64).startswith(b"+PONG")
-    return False
-
-
 class PrivateRedis:
     """The private Redis of one VAR_DIR."""
 
@@ -111,10 +101,19 @@ class PrivateRedis:
         self._remove_stale_socket()
         self.config.write_text(self._configuration())
 
+    def answers(self) -> bool:
+        """Say whether a Redis answers PING on the socket."""
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(PROBE_TIMEOUT)
+            probe.connect(os.fspath(self.socket))
+            probe.sendall(b"PING\r\n")
+            return probe.recv(64).startswith(b"+PONG")
+        return False
+
     def wait_until_ready(self, timeout: float = START_TIMEOUT) -> None:
         """Return once the server answers. Raises PrivateRedisError after `timeout` seconds."""
         deadline = time.monotonic() + timeout
-        while not answers(self.socket):
+        while not self.answers():
             if self._process is not None and self._process.poll() is not None:
                 raise PrivateRedisError(
                     f"The private Redis ended at once (exit {self._process.returncode})."
