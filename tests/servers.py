@@ -328,9 +328,7 @@ class PostgresServer:
         with contextlib.suppress(OSError):
             lines = (self.root / "data" / "postmaster.pid").read_text().splitlines()
             return (
-                len(lines) > 7
-                and int(lines[0]) == self.process.pid
-                and lines[7].strip() == "ready"
+                len(lines) > 7 and int(lines[0]) == self.process.pid and lines[7].strip() == "ready"
             )
         return False
 

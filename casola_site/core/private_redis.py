@@ -23,6 +23,7 @@ import stat
 import subprocess
 import time
 from pathlib import Path
+from urllib.parse import quote
 
 from casola_site.core.processes import die_with_parent
 
@@ -53,7 +54,7 @@ def socket_path(var_dir: Path) -> Path:
 
 def redis_url(var_dir: Path) -> str:
     """Return the REDIS_URL of the private Redis of this VAR_DIR."""
-    return f"unix://{socket_path(var_dir)}"
+    return f"unix://{quote(os.fspath(socket_path(var_dir)))}"
 
 
 def find_server() -> Path:
@@ -133,7 +134,7 @@ class PrivateRedis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one prctl, no locks
+            preexec_fn=die_with_parent(signal.SIGTERM),
         )
         try:
             self.wait_until_ready()

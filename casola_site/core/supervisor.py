@@ -48,11 +48,16 @@ Handler = Callable[[int, FrameType | None], object] | int | None
 
 @dataclass(frozen=True)
 class Child:
-    """One command to keep running. `stage` says when it is stopped: 0 first, then 1, and so on."""
+    """One command to keep running.
+
+    `stage` says when it is stopped: 0 first, then 1, and so on. What a `quiet` child prints goes
+    to its log file only.
+    """
 
     name: str
     argv: Sequence[str]
     stage: int = 0
+    quiet: bool = False
     env: Mapping[str, str] | None = None
 
 
@@ -262,7 +267,7 @@ class Supervisor:
                 stderr=write_end,
                 env=environment,
                 process_group=0,
-                preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509 - one prctl, no locks
+                preexec_fn=die_with_parent(signal.SIGTERM),
             )
         except OSError as error:
             os.close(read_end)
@@ -317,21 +322,23 @@ class Supervisor:
                 break
             *lines, rest = (run.buffers[descriptor] + data).split(b"\n")
             for line in lines:
-                self._line(run, line)
+                self._line(run, line, show=not run.child.quiet)
             if len(rest) > LONGEST_LINE:
-                self._line(run, rest)
+                self._line(run, rest, show=not run.child.quiet)
                 rest = b""
             run.buffers[descriptor] = rest
         rest = run.buffers.pop(descriptor)
         if rest:
-            self._line(run, rest)
+            self._line(run, rest, show=not run.child.quiet)
         self._selector.unregister(descriptor)
         os.close(descriptor)
 
-    def _line(self, run: _Run, line: bytes) -> None:
+    def _line(self, run: _Run, line: bytes, *, show: bool = True) -> None:
         if run.log:
             run.log.write(line + b"\n")
             run.log.flush()
+        if not show:
+            return
         width = max(len(other.child.name) for other in self._runs)
         prefix = f"{run.child.name:<{width}} |"
         if self._colours:

@@ -116,7 +116,9 @@ def test_servers_die_with_a_killed_test_run():
 
 
 def test_folders_of_killed_runs_are_removed_by_the_next():
-    script = "from tests import servers; import os; f = servers.Folder(); print(f.path); os._exit(9)"
+    script = (
+        "from tests import servers; import os; f = servers.Folder(); print(f.path); os._exit(9)"
+    )
     done = subprocess.run([sys.executable, "-c", script.replace("os._exit", "__import__('sys').stdout.flush(); os._exit")], stdout=subprocess.PIPE, text=True)  # fmt: skip
     left = servers.Path(done.stdout.strip())
     assert left.exists()

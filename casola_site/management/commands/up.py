@@ -10,7 +10,6 @@ import socket
 import sys
 import threading
 import time
-from argparse import ArgumentParser
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,23 +55,19 @@ class Command(BaseCommand):
     requires_system_checks: list[str] = []
     requires_migrations_checks = False
 
-    def add_arguments(self, parser: ArgumentParser) -> None:
-        """Take no arguments of its own; HOST, PORT and VAR_DIR come from the environment."""
-
     def handle(self, *args: Any, **options: Any) -> None:
         """Start and stay until a signal; every refusal is one sentence and exit code 1."""
         var_dir = Path(settings.VAR_DIR).absolute()
         var_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         with _only_one(var_dir):
-            port = _free_port(settings.HOST, settings.PORT)
-            os.environ["PORT"] = str(port)
+            _check_port(settings.HOST, settings.PORT)
             with (
                 contextlib.suppress(KeyboardInterrupt),
                 Supervisor(log_dir=var_dir / "logs") as supervisor,
                 _redis(supervisor, var_dir),
             ):
                 _prepare_database(supervisor)
-                _serve(supervisor, var_dir, port)
+                _serve(supervisor, var_dir)
 
 
 @contextlib.contextmanager
@@ -89,8 +84,8 @@ def _only_one(var_dir: Path) -> Iterator[None]:
         yield
 
 
-def _free_port(host: str, port: int) -> int:
-    """Return the port to serve on (any free one for 0). Raises CommandError if it is taken."""
+def _check_port(host: str, port: int) -> None:
+    """Raise CommandError when the web process could not listen there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -101,7 +96,6 @@ def _free_port(host: str, port: int) -> int:
                 f"Cannot listen on {host} port {port} ({error.strerror}); "
                 "choose another one, for instance PORT=8001."
             ) from None
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager
@@ -116,7 +110,7 @@ def _redis(supervisor: Supervisor, var_dir: Path) -> Iterator[None]:
     private = PrivateRedis(var_dir)
     try:
         private.prepare()
-        supervisor.start(Child("redis", private.argv, stage=1))
+        supervisor.start(Child("redis", private.argv, stage=1, quiet=True))
     except PrivateRedisError as error:
         raise CommandError(str(error)) from None
     try:
@@ -139,20 +133,18 @@ def _prepare_database(supervisor: Supervisor) -> None:
     connections.close_all()
 
 
-def _serve(supervisor: Supervisor, var_dir: Path, port: int) -> None:
+def _serve(supervisor: Supervisor, var_dir: Path) -> None:
     """Run web and queue nodes until a signal comes."""
     for name, arguments in PROCESSES.items():
         supervisor.start(Child(name, [sys.executable, sys.argv[0], *arguments]))
-    threading.Thread(
-        target=_announce, args=(supervisor, settings.HOST, port, var_dir), daemon=True
-    ).start()
+    threading.Thread(target=_announce, args=(supervisor, var_dir), daemon=True).start()
     supervisor.run()
     supervisor.say("Ending (Ctrl-C again to end at once) ...")
 
 
-def _announce(supervisor: Supervisor, host: str, port: int, var_dir: Path) -> None:
+def _announce(supervisor: Supervisor, var_dir: Path) -> None:
     """Print the banner once the web process says that it is ready."""
-    address = ANYWHERE.get(host, host)
+    address, port = ANYWHERE.get(settings.HOST, settings.HOST), settings.PORT
     while not _is_ready(address, port):
         if supervisor.stopping:
             return
