@@ -9,6 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from casola_site.core import private_redis
 from casola_site.settings import environment as env
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -154,7 +155,7 @@ else:
 
 # Redis: the launcher's private server until REDIS_URL names another
 REDIS_URL = env.url(
-    "REDIS_URL", f"unix://{VAR_DIR}/redis.sock", schemes=("redis", "rediss", "unix")
+    "REDIS_URL", private_redis.redis_url(VAR_DIR), schemes=("redis", "rediss", "unix")
 )
 CHANNEL_LAYERS = {
     "default": {
