@@ -62,9 +62,11 @@ class Keeper:
         self._news["memory_bytes"] = total
 
     def go_live(self, *, channel: str, host: RunnerHost) -> None:
-        """The Runner takes requests from now on; written at once."""
+        """The Runner takes requests from now on; the next tick writes it."""
+        self._news.update(
+            state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail=""
+        )
         self.host = host
-        self._write(state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail="")
 
     def take_lost(self) -> set[str]:
         """Ids of Jobs that were found to be no longer ours."""
@@ -104,13 +106,13 @@ class Keeper:
             close_old_connections()
         connection.close()
 
-    def _write(self, **columns: Any) -> None:
+    def _write(self) -> None:
         news, self._news = self._news, {}
         host = self.host
         if host is not None:
             news["outstanding"] = len(host.work)
         try:
-            heartbeat(runner_id=self.row.pk, **news, **columns)
+            heartbeat(runner_id=self.row.pk, **news)
         except LeaseLost:
             self.abort("its lease was lost")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import uuid
 from typing import Any
 
 from channels.consumer import AsyncConsumer
@@ -164,9 +165,7 @@ class InteractiveConsumer(AsyncConsumer):
         self.has_begun = True
         if self.decision is not None:
             headers = {**self.decision.headers(), **headers}
-        request_id = self.scope.get("request_id")
-        if request_id:
-            headers["x-request-id"] = request_id
+        headers["x-request-id"] = self.scope.get("request_id") or uuid.uuid4().hex
         raw: Headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         await self.send({"type": "http.response.start", "status": status, "headers": raw})
 
