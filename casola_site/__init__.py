@@ -1,0 +1,1 @@
+"""The Casola site: settings, URLs and what every app shares."""
