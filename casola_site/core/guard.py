@@ -888,6 +888,19 @@ class GuardedWebSocketFactory(WebSocketFactory):
     protocol = GuardedWebSocket
 
 
+class _FairPort(tcp.Port):
+    """Accepts one connection a turn, so that processes on one socket share a burst."""
+
+    @property
+    def numberAccepts(self) -> int:
+        """Always 1; Twisted raises its own with the traffic."""
+        return 1
+
+    @numberAccepts.setter
+    def numberAccepts(self, value: int) -> None:
+        """Keep 1."""
+
+
 class GuardedServer(Server):
     """Daphne's server on inherited listening sockets, behind the guard."""
 
@@ -944,7 +957,10 @@ class GuardedServer(Server):
         asyncio.set_event_loop(self.loop)
         for each in self.sockets:
             each.setblocking(False)
-            port = reactor.adoptStreamPort(each.fileno(), each.family, self.http_factory)
+            port = _FairPort._fromListeningDescriptor(
+                reactor, each.fileno(), each.family, self.http_factory
+            )
+            port.startListening()
             self.ports.append(port)
             each.close()
         for number in (signal.SIGTERM, signal.SIGINT):

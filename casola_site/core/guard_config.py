@@ -11,6 +11,7 @@ MB = 1024 * 1024
 API_PREFIXES = ("/openai/", "/fal/", "/api/")
 JSON_CAP = 4 * MB
 SITE_CAP = 10 * MB
+LONGEST_REMEMBERED = 256
 CAPS: tuple[tuple[str, int], ...] = (
     ("/openai/v1/chat/completions", 25 * MB),
     ("/openai/v1/audio/", 32 * MB),
@@ -38,9 +39,14 @@ def is_public(path: str, method: str) -> bool:
     return not is_api(path)
 
 
-@lru_cache(maxsize=4096)
 def is_known(path: str) -> bool:
     """Return whether a route exists; a path that only lacks its last slash counts as one."""
+    # Long paths are not remembered: a caller could fill the memory with them.
+    return _resolves(path) if len(path) <= LONGEST_REMEMBERED else _resolves.__wrapped__(path)
+
+
+@lru_cache(maxsize=4096)
+def _resolves(path: str) -> bool:
     try:
         resolve(path)
     except Resolver404:

@@ -117,3 +117,100 @@ def test_a_site_that_never_starts_is_given_up(tmp_path):
     assert process.returncode == 1
     assert b"no_such_setting" in err
     assert time.monotonic() - started < 20
+
+
+SITE = """
+import asyncio
+import gc
+from django.core.asgi import get_asgi_application
+from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import path
+
+CLOSED = []
+
+
+async def stream():
+    try:
+        while True:
+            await asyncio.sleep(0)
+            yield "x" * 16384
+    finally:
+        CLOSED.append(1)
+
+
+async def endless(request):
+    return StreamingHttpResponse(stream())
+
+
+def show(request, **kwargs):
+    # Django closes its own wrapper at once, the generator inside when it is collected.
+    gc.collect()
+    return JsonResponse({"size": len(request.body), "closed": len(CLOSED)})
+
+
+def hello(request):
+    return HttpResponse("hello")
+
+
+urlpatterns = [
+    path("hello", hello),
+    path("endless", endless),
+    path("login/", show),
+    path("openai/v1/chat/completions", show),
+    path("openai/v1/embeddings", show),
+    path("openai/v1/files", show),
+]
+application = get_asgi_application()
+"""
+SITE_SETTINGS = """
+SECRET_KEY = "x"
+ALLOWED_HOSTS = ["*"]
+ROOT_URLCONF = "small_site"
+INSTALLED_APPS = ["casola_site"]
+ASGI_APPLICATION = "small_site.application"
+DATA_UPLOAD_MAX_MEMORY_SIZE = None
+USE_TZ = True
+"""
+KEY = "Authorization: Bearer x\r\n"
+
+
+@pytest.fixture
+def django_site(tmp_path, monkeypatch):
+    (tmp_path / "small_site.py").write_text(SITE)
+    monkeypatch.setattr("test_web_command.SETTINGS", SITE_SETTINGS)
+    process = start(tmp_path, port := free_port(), workers=1)
+    site = Site(process, port)
+    try:
+        assert wait_for(lambda: serves(site), 10)
+        yield site
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+def test_the_configuration_of_the_site(django_site):
+    def status(path: str, length: int, headers: str = KEY) -> int:
+        head = f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n"
+        return django_site.send(head.encode() + b"x" * min(length, 1000)).status
+
+    mb = 1024 * 1024
+    assert status("/openai/v1/chat/completions", 25 * mb + 1) == 413
+    assert status("/openai/v1/embeddings", 4 * mb + 1) == 413
+    assert status("/openai/v1/files", 200 * mb + 1) == 413
+    assert status("/openai/v1/embeddings", 1000, "") == 401
+    assert status("/openai/v1/embeddings", 1000) == 200
+    assert status("/openai/v1/embeddings/", 1000) == 404
+    assert status("/openai/v9/x", 1000) == 404
+    assert status("/openai/v1/" + "x" * 1000, 1000) == 404
+    assert status("/login", 10 * mb + 1, "") == 413
+    big = django_site.request("/openai/v1/chat/completions", KEY, b"x" * (24 * mb))
+    assert big.json()["size"] == 24 * mb
+
+
+def test_a_django_stream_is_closed_when_its_client_leaves(django_site):
+    with django_site.connect(receive_buffer=4096) as sock:
+        sock.sendall(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+        sock.recv(1000)
+        time.sleep(0.3)
+    assert wait_for(lambda: django_site.request("/login/").json()["closed"] == 1, 2)
