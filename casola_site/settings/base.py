@@ -169,15 +169,18 @@ CACHES = {
         "BACKEND": "django.core.cache.backends.redis.RedisCache",
         "LOCATION": REDIS_URL,
         "KEY_PREFIX": "casola",
-    }
+    },
+    "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
 
 # django-q: one settings dict per cluster; `qnode` sets Q_CLUSTER_NAME before Django loads
 Q_CLUSTER_NAME = os.environ.get("Q_CLUSTER_NAME", "default")
 Q_CLUSTER = {
-    "name": Q_CLUSTER_NAME,
+    "name": "default",  # also the salt that signs tasks: the same in every process
     "label": "Background tasks",
     "orm": "default",
+    "broker_class": "casola_site.core.queue.DatabaseBroker",
+    "cache": "local",  # its status only; a guard that waited for Redis could not guard
     "workers": 2,
     "timeout": 600,
     "retry": 900,

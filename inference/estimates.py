@@ -1,0 +1,137 @@
+"""How much memory a ModelSpec will take, from its folder alone (pure; no Django, no torch).
+
+An upper bound for deciding where it goes; once loaded, the Runner's own measurement counts.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MIB = 1024 * 1024
+UNKNOWN_BYTES = 512 * MIB  # no folder on this host: an upstream model, or one not downloaded
+MARGIN_BYTES = 128 * MIB
+MARGIN_SHARE = 0.15
+USUAL_TOKENS = 2048  # cache per slot
+LONGEST_HEADER = 100 * MIB
+FLOATS = {"F64", "F32", "F16", "BF16"}
+STORED = {
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "F32": 4,
+    "I32": 4,
+    "U32": 4,
+    "F16": 2,
+    "BF16": 2,
+    "I16": 2,
+    "U16": 2,
+}
+DTYPES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """Bytes on an accelerator, and on a CPU (where `auto` may mean float32)."""
+
+    accelerator: int
+    cpu: int
+
+
+def find_folder(source: str, *, base: Path, hub: Path, revision: str = "") -> Path | None:
+    """The spec's local folder: a path (relative to `base`), else a snapshot in the hub's cache."""
+    if not source:
+        return None
+    local = base / Path(source).expanduser()
+    if local.is_dir():
+        return local
+    snapshots = hub / f"models--{source.replace('/', '--')}" / "snapshots"
+    if revision and (snapshots / revision).is_dir():
+        return snapshots / revision
+    try:
+        found = sorted(
+            (p for p in snapshots.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime
+        )
+    except OSError:
+        return None
+    return found[-1] if found else None
+
+
+def estimate(folder: Path | None, *, dtype: str, slots: int, context: int | None) -> Need:
+    """Weights, cache of `slots` requests and a margin. Broken files count with their size."""
+    if folder is None:
+        return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
+    fixed = DTYPES.get(dtype)
+    return Need(
+        _need(folder, fixed or 2, slots, context), _need(folder, fixed or 4, slots, context)
+    )
+
+
+def _need(folder: Path, float_bytes: int, slots: int, context: int | None) -> int:
+    weights = weight_bytes(folder, float_bytes)
+    config = _config(folder)
+    longest = context or int(config.get("max_position_embeddings") or USUAL_TOKENS)
+    cache = slots * min(longest, USUAL_TOKENS) * cache_bytes_per_token(config, float_bytes)
+    return math.ceil(weights * (1 + MARGIN_SHARE)) + cache + MARGIN_BYTES
+
+
+def weight_bytes(folder: Path, float_bytes: int) -> int:
+    """Bytes of all tensors with floats held in `float_bytes` each."""
+    total = 0
+    for file in sorted(folder.glob("*.safetensors")):
+        stat = file.stat()
+        total += _file_bytes(str(file), stat.st_mtime_ns, stat.st_size, float_bytes)
+    return total
+
+
+@functools.lru_cache(maxsize=1024)
+def _file_bytes(file: str, changed: int, size: int, float_bytes: int) -> int:
+    del changed  # part of the cache's key
+    try:
+        with open(file, "rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            if length > LONGEST_HEADER:
+                return size
+            header = json.loads(stream.read(length))
+        return sum(
+            math.prod(entry["shape"])
+            * (float_bytes if entry["dtype"] in FLOATS else STORED.get(entry["dtype"], 1))
+            for name, entry in header.items()
+            if name != "__metadata__"
+        )
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, struct.error):
+        return size
+
+
+def cache_bytes_per_token(config: dict[str, Any], float_bytes: int) -> int:
+    """Keys and values of one token in every layer; 0 when the config does not say."""
+    try:
+        heads = int(config["num_attention_heads"])
+        width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
+        shared = int(config.get("num_key_value_heads") or heads)
+        return 2 * int(config["num_hidden_layers"]) * shared * width * float_bytes
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    if not isinstance(config, dict):
+        return {}
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else config
+
+
+def hub_folder() -> Path:
+    """Where downloaded models lie."""
+    home = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home) / "hub")

@@ -1,0 +1,317 @@
+"""`manage.py qnode <cluster>`: a django-q cluster that can be killed in any way and be started again.
+
+The main process is the agent (inference/agent.py). Below it: the sentinel, in a session of its own so
+that a signal to the main process's group reaches the main process only, and its workers, pusher and
+monitor. Each dies with its parent. What django-q does not survive by itself is mended here; the tests
+in tests/hosting show each case.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import mmap
+import multiprocessing.queues
+import os
+import re
+import signal
+import struct
+import sys
+import time
+import uuid
+from argparse import ArgumentParser
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
+from django_q.brokers import get_broker
+from django_q.cluster import Sentinel, get_mp_context
+from django_q.conf import Conf
+from django_q.signals import post_execute_in_worker, pre_execute
+from django_q.worker import worker
+
+from casola_site.core import queue
+from inference import processes, stopping
+from inference.agent import Agent
+from inference.devices import find_devices
+from inference.worker_board import WorkerBoard
+
+CYCLE_SECONDS = 0.5
+LOOK_SECONDS = 0.1
+FLUSH_SECONDS = 3.0  # results on their way to the database when the last worker has ended
+CLUSTER = re.compile(r"default|gpu-[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+PID = struct.Struct("=I")
+RESTART = 3  # exit code: start me again
+
+logger = logging.getLogger(__name__)
+
+
+class MendableQueue(multiprocessing.queues.Queue):
+    """A queue whose read lock can be taken back from a reader that was killed while it waited.
+
+    django-q's own workers wait for tasks while holding that lock: killing an idle one leaves the
+    others waiting for ever. It also counts its items without a lock.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        super().__init__(maxsize, ctx=get_mp_context())
+        self._reader_pid = mmap.mmap(-1, PID.size)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """Take the next item. Both arguments are there for the signature only."""
+        with self._rlock:
+            PID.pack_into(self._reader_pid, 0, os.getpid())
+            try:
+                packed = self._recv_bytes()
+            finally:
+                PID.pack_into(self._reader_pid, 0, 0)
+        self._sem.release()
+        return ForkingPickler.loads(packed)
+
+    def mend(self, dead: int) -> bool:
+        """Free the read lock if this dead process held it."""
+        if not dead or PID.unpack_from(self._reader_pid, 0)[0] != dead:
+            return False
+        PID.pack_into(self._reader_pid, 0, 0)
+        self._rlock.release()
+        return True
+
+
+class HostedSentinel(Sentinel):
+    """django-q's sentinel: its children die with it, a killed idle worker does no harm, and it
+    stops although some workers have ended for good."""
+
+    def __init__(self, stop: stopping.Flag, started: stopping.Flag, board: WorkerBoard) -> None:
+        super().__init__(stop, started, uuid.uuid4(), start=False)
+        self.event_out = stopping.Flag()
+        self.task_queue = MendableQueue(Conf.QUEUE_LIMIT)
+        self.result_queue = MendableQueue()
+        self._board = board
+        self.start()
+
+    def spawn_process(self, target: Callable[..., None], *args: Any) -> BaseProcess:
+        """Start a worker (known to the board), the pusher or the monitor."""
+        taken = {process.cell for process in self.pool}
+        cell = next(i for i in range(self._board.size + 1) if i not in taken)
+        child = get_mp_context().Process(
+            target=_child,
+            args=(os.getpid(), self._board, cell, target, args),
+            name=f"Process-{uuid.uuid4().hex}",
+        )
+        child.daemon = True
+        if target is worker:
+            child.daemon = Conf.DAEMONIZE_WORKERS
+            child.timer, child.cell = args[2], cell
+            self.pool.append(child)
+        child.start()
+        return child
+
+    def reincarnate(self, process: BaseProcess) -> None:
+        """Replace a dead child, first taking back a lock it may have held."""
+        for shared in (self.task_queue, self.result_queue):
+            if shared.mend(process.pid):
+                logger.warning("took back the queue's lock from the killed process %d", process.pid)
+        super().reincarnate(process)
+
+    def stop(self) -> None:
+        """Let every worker finish what it does, then the monitor what they did."""
+        self.event_out.set()
+        self._end_pusher()
+        while self.pool:
+            for process in list(self.pool):
+                if not process.is_alive():
+                    self.task_queue.mend(process.pid)
+                    self.pool.remove(process)
+            # Workers that end by themselves take no pill, so never queue more than is taken.
+            with contextlib.suppress(multiprocessing.queues.Full):
+                self.task_queue.put("STOP", block=False)
+            time.sleep(stopping.POLL_SECONDS)
+        self.result_queue.put("STOP")
+        self.monitor.join(FLUSH_SECONDS)
+        for process in (self.monitor, self.pusher):
+            process.kill()
+        os._exit(0)  # nothing to join: a queue whose reader is gone would be waited for
+
+    def _end_pusher(self) -> None:
+        """It may wait for a free worker while all are busy for good."""
+        self.pusher.join(1.0)
+        if self.pusher.is_alive():
+            self.pusher.kill()
+
+
+def _sentinel(main: int, stop: stopping.Flag, started: stopping.Flag, board: WorkerBoard) -> None:
+    os.setsid()
+    processes.die_with_parent(main)
+    HostedSentinel(stop, started, board)
+
+
+def _child(
+    sentinel: int, board: WorkerBoard, cell: int, target: Callable[..., None], args: tuple[Any, ...]
+) -> None:
+    processes.die_with_parent(sentinel)
+    if target is worker:
+        board.write(cell, pid=os.getpid(), busy=False)
+        _report_to(board, cell)
+    target(*args)
+
+
+def _report_to(board: WorkerBoard, cell: int) -> None:
+    """In a worker: tell the board about each task, and acknowledge a Runner's before it begins.
+
+    django-q hands an unacknowledged task out again after `retry` seconds, even while it runs.
+    """
+
+    def begin(task: dict[str, Any], **_: Any) -> None:
+        board.write(cell, pid=os.getpid(), busy=True)
+        if str(task["name"]).startswith(queue.RUNNER_PREFIX):
+            try:
+                get_broker().acknowledge(task["ack_id"])
+            except Exception:  # the agent drops the task once it sees the Runner
+                logger.exception("could not acknowledge %s", task["name"])
+
+    def end(**_: Any) -> None:
+        board.write(cell, pid=os.getpid(), busy=False)
+
+    pre_execute.connect(begin, weak=False, dispatch_uid="qnode")
+    post_execute_in_worker.connect(end, weak=False, dispatch_uid="qnode")
+
+
+class Command(BaseCommand):
+    """Host background functions (`default`) or Runners (`gpu-<node>`) until a signal comes."""
+
+    help = "Run a queue node: `default`, or `gpu-<node>` for the runners of this host"
+    requires_system_checks: list[str] = []
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """Take the cluster's name."""
+        parser.add_argument("cluster", help="default, or gpu-<node>")
+
+    def handle(self, *args: Any, cluster: str, **options: Any) -> None:
+        """Prepare the environment (by an exec), take the lock, then be the main process."""
+        if not CLUSTER.fullmatch(cluster):
+            raise CommandError(f"{cluster!r} is neither `default` nor `gpu-<node>`.")
+        marker = processes.new_marker(cluster)
+        if os.environ.get(processes.MARKER) != marker:
+            _start_again(cluster, marker)
+        lock = processes.NodeLock(Path(settings.VAR_DIR) / f"qnode-{cluster}.lock")
+        try:
+            ended = lock.acquire(marker)
+        except processes.AlreadyRunning as error:
+            raise CommandError(f"qnode {cluster} cannot start: {error}.") from None
+        if ended:
+            logger.warning("ended %d process(es) that a killed qnode had left", ended)
+        code = Main(cluster, marker, lock.path).run()
+        logging.shutdown()
+        sys.stdout.flush()
+        os._exit(code)  # not through multiprocessing's exit, which waits for children
+
+
+def _start_again(cluster: str, marker: str) -> None:
+    """Exec this command with the environment that django-q and the number libraries read at import."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["Q_CLUSTER_NAME"] = cluster
+    os.environ[processes.MARKER] = marker
+    connections.close_all()
+    script = str(Path(settings.BASE_DIR) / "manage.py")
+    os.execv(sys.executable, [sys.executable, script, "qnode", cluster])  # noqa: S606 - ourselves
+
+
+class Main:
+    """The main process of a qnode: forks the sentinel, then only loops and sleeps."""
+
+    def __init__(self, cluster: str, marker: str, lock: Path) -> None:
+        self.cluster = cluster
+        self.marker = marker
+        self.lock = lock
+        self.stop = stopping.prepare()
+        self.signalled = False
+        self.board = WorkerBoard(Conf.WORKERS)
+        node = cluster.removeprefix("gpu-") if cluster.startswith("gpu-") else None
+        self.agent = Agent(
+            cluster=cluster,
+            node=node,
+            slots=Conf.WORKERS,
+            busy=self.board.busy,
+            devices=find_devices(memory_mb=settings.RUNNER_MEMORY_MB) if node else (),
+        )
+        self.sentinel: BaseProcess | None = None
+
+    def run(self) -> int:
+        """Until a signal or a defect; returns the exit code. No process is left afterwards."""
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, self._on_signal)
+        self._fork()
+        try:
+            code, crashed, detail = self._loop()
+        finally:
+            processes.kill_belonging(self.marker, self.lock)
+        self._attempt(lambda: self.agent.end(crashed=crashed, detail=detail))
+        return code
+
+    def _on_signal(self, *_: Any) -> None:
+        self.signalled = True
+        self.stop.set()
+
+    def _fork(self) -> None:
+        """Start the cluster; no connection may be open, or parent and child would share it."""
+        self._attempt(self.agent.begin)
+        connections.close_all()
+        self.sentinel = get_mp_context().Process(
+            target=_sentinel,
+            args=(os.getpid(), self.stop, stopping.Flag(), self.board),
+            name="sentinel",
+        )
+        self.sentinel.start()
+        logger.info("qnode %s serves with %d worker(s)", self.cluster, Conf.WORKERS)
+
+    def _loop(self) -> tuple[int, bool, str]:
+        """Exit code, whether the Runners crashed, and what to write on their rows."""
+        next_cycle = 0.0
+        while not self.stop.is_set():
+            if not self.sentinel.is_alive():
+                logger.error("the sentinel died: ending what is left")
+                return RESTART, True, "the cluster died"
+            if time.monotonic() >= next_cycle:
+                next_cycle = time.monotonic() + CYCLE_SECONDS
+                if defect := self._attempt(self.agent.cycle):
+                    logger.error("the cluster is wedged (%s): starting afresh", defect)
+                    self.stop.set()
+            time.sleep(LOOK_SECONDS)
+        self._drain()
+        return (
+            (0, False, "drained") if self.signalled else (RESTART, False, "the cluster was wedged")
+        )
+
+    def _attempt(self, action: Callable[[], Any]) -> Any:
+        """Do it; a database that is away, or any other trouble, must not end the main process."""
+        try:
+            return action()
+        except Exception:
+            logger.exception("the agent could not do its work; trying again")
+            self.agent.pause()
+            with contextlib.suppress(Exception):
+                connections.close_all()
+            return None
+
+    def _drain(self) -> None:
+        """Wait until the Runners have returned, but no longer than allowed."""
+        logger.info(
+            "qnode %s stops: up to %d s for its tasks", self.cluster, settings.DRAIN_SECONDS
+        )
+        deadline = time.monotonic() + settings.DRAIN_SECONDS
+        idle_until = None
+        while self.sentinel.is_alive() and time.monotonic() < deadline:
+            if self.board.busy():
+                idle_until = None
+            elif idle_until is None:
+                idle_until = time.monotonic() + FLUSH_SECONDS
+            elif time.monotonic() > idle_until:
+                return  # nothing to wait for, but a sentinel that does not end
+            time.sleep(LOOK_SECONDS)

@@ -1,0 +1,1 @@
+"""Runner hosting: placement, the agent, and qnodes that are killed for real."""
