@@ -22,7 +22,6 @@ import asyncio
 import ipaddress
 import logging
 import os
-import re
 import signal
 import socket
 from collections import Counter
@@ -60,7 +59,6 @@ _GOING_AWAY = 1001
 _BAD_VALUE_BYTES = b"\x0b\x0c\x1c\x1d\x1e\x85"
 _NOT_FOR_APPS = frozenset({b"daphne-root-path"})
 _HOP_HEADERS = frozenset({b"transfer-encoding", b"connection"})
-_TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
 
 INVALID_REQUEST = "invalid_request_error"
 _REFUSALS: dict[int, tuple[str, str, str]] = {
@@ -403,7 +401,7 @@ class GuardedRequest(WebRequest):
     def answer(self, status: int) -> None:
         """Answer with an error of the guard, whatever the app has prepared but not sent."""
         headers, body = _refusal(_decoded_path(self.path), status, self.request_id)
-        self._status, self._reply_headers, self.startedWriting = status, headers, 0
+        self._status, self._reply_headers, self.chunked = status, headers, 0
         self._write_body(body, more=False)
 
     # Ending

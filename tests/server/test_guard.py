@@ -184,10 +184,22 @@ def test_a_crash_after_the_start_closes_without_an_end(site):
     assert not raw.endswith(b"0\r\n\r\n")
 
 
-def test_a_line_break_in_an_answer_header_is_a_server_error(site):
-    answer = site.request("/split")
+@pytest.mark.parametrize("path", ["/split", "/split-stream"])
+def test_a_line_break_in_an_answer_header_is_a_server_error(site, path):
+    answer = site.request(path)
     assert answer.status == 500
+    assert error_of(answer)["code"] == "internal_error"
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("claimed", "body"), [(3, b"123"), (9, b"12345")])
+def test_an_answer_of_another_length_than_it_claims_ends_the_connection(site, claimed, body):
+    with site.connect() as sock:
+        sock.sendall(f"GET /wrong-length?{claimed} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        raw = b""
+        while chunk := sock.recv(1000):
+            raw += chunk
+    assert Answer(raw).body == body
 
 
 def test_an_app_that_does_not_answer_in_time_is_ended(hasty):
