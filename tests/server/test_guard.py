@@ -10,7 +10,7 @@ import struct
 import time
 
 import pytest
-from conftest import Answer, read_answer, running, wait_for
+from guarded_site import Answer, read_answer, running, wait_for
 
 KEY = "Authorization: Bearer csl_x\r\n"
 
@@ -57,6 +57,11 @@ def test_a_body_without_a_key_is_refused_on_api_paths(site, path):
     assert (error["code"], error["type"]) == ("invalid_api_key", "authentication_error")
     assert ("detail" in answer.json()) == path.startswith("/fal")
     assert ("param" in error) == path.startswith("/openai")
+
+
+def test_a_body_with_what_cannot_be_a_key_is_refused(site):
+    assert site.send(post("/api/echo", "Authorization: Bearer junk\r\n", 50)).status == 401
+    assert site.send(post("/api/echo", "Authorization: \r\n", 50)).status == 401
 
 
 def test_a_body_without_a_key_is_taken_elsewhere(site):
@@ -509,9 +514,9 @@ def test_nothing_of_a_request_is_logged():
     import subprocess
     import sys
 
-    from conftest import ENVIRONMENT, HERE, Site
+    from guarded_site import ENVIRONMENT, HERE, Site
 
-    command = [sys.executable, str(HERE / "application.py")]
+    command = [sys.executable, str(HERE / "guarded_application.py")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     )

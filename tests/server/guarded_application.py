@@ -186,6 +186,7 @@ def config(**changes):
         body_caps=lambda path: 100_000 if path.startswith("/openai") else 10_000_000,
         public=lambda path, method: not path.startswith(("/openai", "/fal", "/api")),
         is_known=lambda path: path in ROUTES,
+        plausible_credential=lambda value: b"csl_" in value,
         **changes,
     )
 
