@@ -19,9 +19,8 @@ def choice(**settings):
 
 
 def draws(row, count=4000, **settings):
-    one = choice(seed=1, **settings)
-    logits = row[None]
-    return collections.Counter(sample(logits, [one])[0] for _ in range(count))
+    choices = [choice(seed=number, **settings) for number in range(count)]
+    return collections.Counter(sample(row.expand(count, -1), choices))
 
 
 def test_temperature_zero_takes_the_largest():
