@@ -201,7 +201,7 @@ class Command(BaseCommand):
         lock = processes.NodeLock(Path(settings.VAR_DIR) / f"qnode-{cluster}.lock")
         try:
             ended = lock.acquire(marker)
-        except processes.AlreadyRunning as error:
+        except processes.AlreadyRunningError as error:
             raise CommandError(f"qnode {cluster} cannot start: {error}.") from None
         if ended:
             logger.warning("ended %d process(es) that a killed qnode had left", ended)
