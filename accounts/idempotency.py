@@ -52,7 +52,11 @@ def answer_once(
         try:
             with transaction.atomic():
                 row = IdempotencyKey.objects.create(
-                    organization=organization, route=route, key=key, body_hash=digest, created_at=now
+                    organization=organization,
+                    route=route,
+                    key=key,
+                    body_hash=digest,
+                    created_at=now,
                 )
         except IntegrityError:
             return _replay(stored.get(), digest)

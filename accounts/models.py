@@ -83,7 +83,9 @@ class OrganizationStatus(models.TextChoices):
 class Organization(models.Model):
     """A tenant: everything else belongs to one."""
 
-    public_id = models.CharField(max_length=40, unique=True, default=ids.organization_id, editable=False)
+    public_id = models.CharField(
+        max_length=40, unique=True, default=ids.organization_id, editable=False
+    )
     name = models.CharField(max_length=120)
     slug = models.SlugField(max_length=60, unique=True)
     plan = models.ForeignKey(Plan, on_delete=models.PROTECT, related_name="organizations")
@@ -97,7 +99,8 @@ class Organization(models.Model):
     class Meta:
         constraints = (
             models.CheckConstraint(
-                condition=models.Q(status__in=OrganizationStatus.values), name="organization_status_known"
+                condition=models.Q(status__in=OrganizationStatus.values),
+                name="organization_status_known",
             ),
         )
 
@@ -118,15 +121,21 @@ class Role(models.TextChoices):
 class Membership(models.Model):
     """A User's place in an Organization."""
 
-    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.CASCADE, related_name="memberships"
+    )
     user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=12, choices=Role.choices)
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=("organization", "user"), name="one_membership_per_user"),
-            models.CheckConstraint(condition=models.Q(role__in=Role.values), name="membership_role_known"),
+            models.UniqueConstraint(
+                fields=("organization", "user"), name="one_membership_per_user"
+            ),
+            models.CheckConstraint(
+                condition=models.Q(role__in=Role.values), name="membership_role_known"
+            ),
         )
 
     def __str__(self) -> str:
@@ -146,7 +155,9 @@ class IdempotencyKey(models.Model):
 
     class Meta:
         constraints = (
-            models.UniqueConstraint(fields=("organization", "route", "key"), name="one_answer_per_key"),
+            models.UniqueConstraint(
+                fields=("organization", "route", "key"), name="one_answer_per_key"
+            ),
         )
 
     def __str__(self) -> str:

@@ -19,7 +19,9 @@ def free_slug(name: str) -> str:
 
 
 @transaction.atomic
-def create_organization(*, name: str, plan_code: str, owner_email: str) -> tuple[Organization, User]:
+def create_organization(
+    *, name: str, plan_code: str, owner_email: str
+) -> tuple[Organization, User]:
     """An Organization with its Owner (an existing User with that e-mail, else a new one).
 
     Raises InvalidRequest for an unknown plan.

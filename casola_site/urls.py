@@ -1,6 +1,28 @@
 """Every route of the product."""
 
 from django.contrib import admin
-from django.urls import URLPattern, URLResolver, path
+from django.urls import URLPattern, URLResolver, include, path
+from django.views.generic import RedirectView
 
-urlpatterns: list[URLPattern | URLResolver] = [path("admin/", admin.site.urls)]
+from casola_site.core import health
+from casola_site.views import SchemaView, docs, home
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("", home, name="home"),
+    path("livez", health.livez),
+    path("readyz", health.readyz),
+    path("docs", docs, name="docs"),
+    path("reference", docs),
+    path("openapi.json", SchemaView.as_view(), name="schema"),
+    path("openai/", include("inference.api.openai.urls")),
+    path("api/", include("tokens.api.urls")),
+    path("api/", include("jobs.api.urls")),
+    path("api/", include("inference.api.native.urls")),
+    path("admin", RedirectView.as_view(url="/admin/")),
+    path("admin/", admin.site.urls),
+]
+
+handler400 = "casola_site.core.error_views.bad_request"
+handler403 = "casola_site.core.error_views.permission_denied"
+handler404 = "casola_site.core.error_views.page_not_found"
+handler500 = "casola_site.core.error_views.server_error"

@@ -19,7 +19,9 @@ class ModelSpec(models.Model):
     fal_slugs = models.JSONField(default=list, blank=True)
     tasks = models.JSONField(default=list)
     engine = models.CharField(max_length=40)
-    source = models.CharField(max_length=500, help_text="A local folder (relative to the project) or a hub id")
+    source = models.CharField(
+        max_length=500, help_text="A local folder (relative to the project) or a hub id"
+    )
     revision = models.CharField(max_length=64, blank=True)
     dtype = models.CharField(max_length=12, default="auto")
     device = models.CharField(max_length=20, default="auto")
@@ -58,7 +60,9 @@ class Node(models.Model):
 class Placement(models.Model):
     """A ModelSpec that should be loaded on a node's device share."""
 
-    public_id = models.CharField(max_length=40, unique=True, default=ids.placement_id, editable=False)
+    public_id = models.CharField(
+        max_length=40, unique=True, default=ids.placement_id, editable=False
+    )
     spec = models.ForeignKey(ModelSpec, on_delete=models.CASCADE, related_name="placements")
     node = models.CharField(max_length=100)
     device = models.CharField(max_length=20)
@@ -79,7 +83,9 @@ class Placement(models.Model):
                 condition=Q(state__in=PlacementState.values), name="placement_state_known"
             ),
             models.UniqueConstraint(
-                fields=("spec", "node"), condition=~Q(state=PlacementState.STOPPED), name="one_placement_per_node"
+                fields=("spec", "node"),
+                condition=~Q(state=PlacementState.STOPPED),
+                name="one_placement_per_node",
             ),
         )
 

@@ -18,6 +18,7 @@ from django.db.models.functions import Now
 
 from jobs.enums import HOLDS_LEASE, JobStatus, RunnerState
 from jobs.models import Job, Runner
+from jobs.services import release_jobs
 
 logger = logging.getLogger(__name__)
 
@@ -63,13 +64,16 @@ def fence_runner(*, runner_id: int, crashed: bool, detail: str = "") -> tuple[in
 
     `crashed` counts the attempt against each Job (the third crash fails it); a drain does not.
     """
-    from jobs.services import release_jobs  # noqa: PLC0415 - services also raise LeaseLost
-
     with transaction.atomic():
         changed = Runner.objects.filter(pk=runner_id, state__in=HOLDS_LEASE).update(
-            state=RunnerState.DEAD if crashed else RunnerState.STOPPED, ended_at=Now(), detail=detail[:500]
+            state=RunnerState.DEAD if crashed else RunnerState.STOPPED,
+            ended_at=Now(),
+            detail=detail[:500],
         )
-        if not changed and not Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING).exists():
+        if (
+            not changed
+            and not Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING).exists()
+        ):
             return (0, 0)
         return release_jobs(runner_id=runner_id, crashed=crashed)
 
@@ -95,7 +99,9 @@ def sweep() -> Swept:
         back, lost = fence_runner(runner_id=runner_id, crashed=True, detail="lease expired")
         requeued, failed = requeued + back, failed + lost
     if expired:
-        logger.warning("fenced %d runner(s), requeued %d job(s), failed %d", len(expired), requeued, failed)
+        logger.warning(
+            "fenced %d runner(s), requeued %d job(s), failed %d", len(expired), requeued, failed
+        )
     return Swept(len(expired), requeued, failed)
 
 

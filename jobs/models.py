@@ -26,7 +26,9 @@ class Runner(models.Model):
     node = models.CharField(max_length=100)
     pid = models.PositiveIntegerField()
     pid_start = models.FloatField()
-    state = models.CharField(max_length=10, choices=RunnerState.choices, default=RunnerState.LOADING)
+    state = models.CharField(
+        max_length=10, choices=RunnerState.choices, default=RunnerState.LOADING
+    )
     channel = models.CharField(max_length=120, blank=True)
     capacity = models.PositiveIntegerField(default=1)
     outstanding = models.PositiveIntegerField(default=0)
@@ -46,7 +48,9 @@ class Runner(models.Model):
             ),
         )
         constraints = (
-            models.CheckConstraint(condition=Q(state__in=RunnerState.values), name="runner_state_known"),
+            models.CheckConstraint(
+                condition=Q(state__in=RunnerState.values), name="runner_state_known"
+            ),
         )
 
     def __str__(self) -> str:
@@ -114,7 +118,9 @@ class Job(models.Model):
             models.Index(fields=("organization", "-created_at"), name="job_by_organization"),
         )
         constraints = (
-            models.CheckConstraint(condition=Q(status__in=JobStatus.values), name="job_status_known"),
+            models.CheckConstraint(
+                condition=Q(status__in=JobStatus.values), name="job_status_known"
+            ),
             models.CheckConstraint(condition=Q(lane__in=Lane.values), name="job_lane_known"),
         )
 

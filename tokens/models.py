@@ -53,9 +53,13 @@ class ApiToken(models.Model):
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
-        indexes = (models.Index(fields=("organization", "-created_at"), name="token_by_organization"),)
+        indexes = (
+            models.Index(fields=("organization", "-created_at"), name="token_by_organization"),
+        )
         constraints = (
-            models.CheckConstraint(condition=models.Q(status__in=TokenStatus.values), name="token_status_known"),
+            models.CheckConstraint(
+                condition=models.Q(status__in=TokenStatus.values), name="token_status_known"
+            ),
         )
 
     def __str__(self) -> str:

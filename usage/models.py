@@ -65,7 +65,9 @@ class UsageRecord(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
-        indexes = (models.Index(fields=("organization", "-created_at"), name="usage_by_organization"),)
+        indexes = (
+            models.Index(fields=("organization", "-created_at"), name="usage_by_organization"),
+        )
 
     def __str__(self) -> str:
         return f"{self.job_id}: {self.amount} {self.currency}"

@@ -14,7 +14,11 @@ def _answer(request: HttpRequest, status: int, message: str | None = None) -> Ht
     if is_api(request.path):
         body = errors.body_for(error, errors.surface_of(request.path))
         return JsonResponse(body, status=status, headers=error.headers)
-    context = {"status": status, "message": error.message, "request_id": getattr(request, "request_id", "")}
+    context = {
+        "status": status,
+        "message": error.message,
+        "request_id": getattr(request, "request_id", ""),
+    }
     return render(request, "error.html", context, status=status)
 
 

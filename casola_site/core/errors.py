@@ -234,7 +234,10 @@ class Unavailable(ApiError):
         extra: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(
-            message, code=code, headers={"retry-after": str(min(59, max(1, retry_after)))}, extra=extra
+            message,
+            code=code,
+            headers={"retry-after": str(min(59, max(1, retry_after)))},
+            extra=extra,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from django.core.exceptions import PermissionDenied as DjangoPermissionDenied
@@ -22,12 +23,16 @@ def first_problem(detail: Any, path: str = "") -> tuple[str, str, str]:
     """(message, code, param) of the first problem in a DRF ValidationError's detail."""
     if isinstance(detail, dict):
         key, value = next(iter(detail.items()))
-        name = str(key)
-        return first_problem(value, path if name == "non_field_errors" else f"{path}.{name}".strip("."))
+        name = "" if key == "non_field_errors" else str(key)
+        joined = (
+            f"{path}{name}" if name.startswith("[") or not path or not name else f"{path}.{name}"
+        )
+        return first_problem(value, joined)
     if isinstance(detail, list):
         for index, item in enumerate(detail):
             if item:
-                return first_problem(item, f"{path}[{index}]" if isinstance(item, dict | list) else path)
+                nested = f"{path}[{index}]" if isinstance(item, dict | list) else path
+                return first_problem(item, nested)
         return ("Invalid value", "invalid", path)
     return (str(detail), getattr(detail, "code", "invalid") or "invalid", path)
 
@@ -36,7 +41,11 @@ def from_validation(error: drf.ValidationError) -> errors.InvalidRequest:
     """A 400 that names the first field at fault."""
     message, code, param = first_problem(error.detail)
     if code in ("required", "null", "blank") and param:
-        text = f"Missing required parameter: '{param}'" if code != "blank" else f"'{param}' must not be empty"
+        text = (
+            f"Missing required parameter: '{param}'"
+            if code != "blank"
+            else f"'{param}' must not be empty"
+        )
         kind = "missing_required_parameter" if code != "blank" else "invalid_value"
         return errors.InvalidRequest(text, code=kind, param=param)
     known = code if code in SPECIAL_CODES else "invalid_value"
@@ -44,40 +53,41 @@ def from_validation(error: drf.ValidationError) -> errors.InvalidRequest:
     return errors.InvalidRequest(text, code=known, param=param or None)
 
 
-SPECIAL_CODES = {"context_length_exceeded", "unsupported_parameter", "invalid_workflow", "unsafe_url"}
+SPECIAL_CODES = {
+    "context_length_exceeded",
+    "unsupported_parameter",
+    "invalid_workflow",
+    "unsafe_url",
+}
+
+
+# Exceptions of the frameworks and what they mean here; the first match wins.
+MEANING: tuple[tuple[tuple[type[Exception], ...], Callable[[Any], errors.ApiError]], ...] = (
+    ((errors.ApiError,), lambda error: error),
+    ((drf.ValidationError,), from_validation),
+    ((drf.NotAuthenticated, drf.AuthenticationFailed), lambda _: errors.AuthenticationFailed()),
+    ((drf.Throttled,), lambda error: errors.RateLimited(retry_after=int(error.wait or 1))),
+    ((drf.MethodNotAllowed,), lambda _: errors.MethodNotAllowed()),
+    ((drf.ParseError,), lambda _: errors.InvalidJSON()),
+    ((drf.APIException,), lambda error: errors.for_status(error.status_code)),
+    ((Http404,), lambda _: errors.NotFound()),
+    ((DjangoPermissionDenied,), lambda _: errors.PermissionDenied()),
+    ((RequestDataTooBig,), lambda _: errors.PayloadTooLarge()),
+    ((SuspiciousOperation,), lambda _: errors.InvalidRequest()),
+)
+AWAY = (OperationalError, InterfaceError, RedisError, ConnectionError)
 
 
 def as_api_error(error: Exception) -> errors.ApiError:
     """The ApiError for any exception; an unknown one is logged and says nothing of the inside."""
-    match error:
-        case errors.ApiError():
-            return error
-        case drf.ValidationError():
-            return from_validation(error)
-        case drf.NotAuthenticated() | drf.AuthenticationFailed():
-            return errors.AuthenticationFailed()
-        case drf.Throttled():
-            return errors.RateLimited(retry_after=int(error.wait or 1))
-        case drf.MethodNotAllowed():
-            return errors.MethodNotAllowed()
-        case drf.ParseError():
-            return errors.InvalidJSON()
-        case drf.APIException():
-            return errors.for_status(error.status_code)
-        case Http404():
-            return errors.NotFound()
-        case DjangoPermissionDenied():
-            return errors.PermissionDenied()
-        case RequestDataTooBig():
-            return errors.PayloadTooLarge()
-        case SuspiciousOperation():
-            return errors.InvalidRequest()
-        case OperationalError() | InterfaceError() | RedisError() | ConnectionError():
-            logger.warning("a backing service is away: %s", type(error).__name__)
-            return errors.Unavailable()
-        case _:
-            logger.error("unhandled exception", exc_info=error)
-            return errors.ApiError()
+    for types, meaning in MEANING:
+        if isinstance(error, types):
+            return meaning(error)
+    if isinstance(error, AWAY):
+        logger.warning("a backing service is away: %s", type(error).__name__)
+        return errors.Unavailable()
+    logger.error("unhandled exception", exc_info=error)
+    return errors.ApiError()
 
 
 def handle(error: Exception, context: dict[str, Any]) -> Response:

@@ -57,11 +57,6 @@ def usage_id() -> str:
     return new_id("use")
 
 
-def completion_id(job_id: str) -> str:
-    """The OpenAI id of a chat completion, derived from its Job."""
-    return f"chatcmpl-{job_id.replace('-', '')}"
-
-
 def job_id() -> uuid.UUID:
     """A UUIDv7: sorted by time, 74 random bits."""
     return uuid6.uuid7()

@@ -6,7 +6,9 @@ import logging
 import re
 
 SECRET = re.compile(r"csl_[A-Za-z0-9_]{6,}")
-AUTHORIZATION = re.compile(r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|key|basic)?\s*)[^\s'\",}]+")
+AUTHORIZATION = re.compile(
+    r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|key|basic)?\s*)[^\s'\",}]+"
+)
 
 
 def mask(text: str) -> str:

@@ -72,7 +72,9 @@ class ErrorEnvelopeMiddleware(_Both):
             return response
         error = errors.for_status(response.status_code)
         replaced = JsonResponse(
-            errors.body_for(error, errors.surface_of(request.path)), status=error.status, headers=error.headers
+            errors.body_for(error, errors.surface_of(request.path)),
+            status=error.status,
+            headers=error.headers,
         )
         if "Allow" in response:
             replaced["Allow"] = response["Allow"]

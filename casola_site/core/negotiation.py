@@ -14,6 +14,8 @@ class IgnoreAccept(BaseContentNegotiation):
         """The first parser, whatever the Content-Type says; the parser checks it."""
         return parsers[0]
 
-    def select_renderer(self, request: Any, renderers: list[Any], format_suffix: str | None = None) -> Any:
+    def select_renderer(
+        self, request: Any, renderers: list[Any], format_suffix: str | None = None
+    ) -> Any:
         """The first renderer."""
         return renderers[0], renderers[0].media_type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
 from drf_spectacular.utils import OpenApiResponse
 from rest_framework import serializers
@@ -64,3 +65,14 @@ class Schema(AutoSchema):
 
     def _is_create_operation(self) -> bool:
         return getattr(self.view, "action", "") == "create"
+
+
+class TokenScheme(OpenApiAuthenticationExtension):
+    """Tells the schema that every operation takes a bearer token."""
+
+    target_class = "tokens.authentication.TokenAuthentication"
+    name = "ApiToken"
+
+    def get_security_definition(self, auto_schema: Any) -> dict[str, str]:
+        """OpenAPI's bearer scheme."""
+        return {"type": "http", "scheme": "bearer", "bearerFormat": "csl_sk_…"}

@@ -29,13 +29,24 @@ def page(
     after = params.get("after")
     if after:
         try:
-            anchor = rows.model._default_manager.filter(pk__in=rows.values("pk")).get(**{key: after})
+            anchor = rows.model._default_manager.filter(pk__in=rows.values("pk")).get(
+                **{key: after}
+            )
         except (rows.model.DoesNotExist, ValueError, TypeError):
-            raise InvalidRequest("after names nothing in this list", code="invalid_value", param="after") from None
-        rows = rows.filter(created_at__lte=anchor.created_at) if order == "desc" else rows.filter(
-            created_at__gte=anchor.created_at
+            raise InvalidRequest(
+                "after names nothing in this list", code="invalid_value", param="after"
+            ) from None
+        rows = (
+            rows.filter(created_at__lte=anchor.created_at)
+            if order == "desc"
+            else rows.filter(created_at__gte=anchor.created_at)
         )
-        rows = rows.exclude(**{"created_at": anchor.created_at, f"pk__{'gte' if order == 'desc' else 'lte'}": anchor.pk})
+        rows = rows.exclude(
+            **{
+                "created_at": anchor.created_at,
+                f"pk__{'gte' if order == 'desc' else 'lte'}": anchor.pk,
+            }
+        )
     limit = int(raw)
     found = list(rows[: limit + 1])
     return found[:limit], len(found) > limit

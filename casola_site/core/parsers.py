@@ -17,7 +17,7 @@ MAX_ITEMS = 200_000
 MAX_DIGITS = 400
 DEPTH_MESSAGE = f"The body is nested deeper than {MAX_DEPTH} levels"
 
-_OPENERS = re.compile(rb'[\[{]')
+_OPENERS = re.compile(rb"[\[{]")
 _UNSAFE = re.compile("[\x00\ud800-\udfff]")
 
 
@@ -72,7 +72,9 @@ def _check(value: Any) -> None:
                 children: Any = item.values()
             else:
                 children = item
-            stack.extend((child, depth + 1) for child in children if isinstance(child, str | dict | list))
+            stack.extend(
+                (child, depth + 1) for child in children if isinstance(child, str | dict | list)
+            )
 
 
 def _check_text(text: str) -> None:
@@ -98,7 +100,9 @@ def decode_json(raw: bytes) -> Any:
     except UnicodeDecodeError:
         raise InvalidJSON("The body is not valid UTF-8") from None
     except json.JSONDecodeError as error:
-        raise InvalidJSON(f"The body is not valid JSON: {error.msg} at character {error.pos}") from None
+        raise InvalidJSON(
+            f"The body is not valid JSON: {error.msg} at character {error.pos}"
+        ) from None
     except RecursionError:
         raise InvalidJSON(DEPTH_MESSAGE) from None
     _check(value)
@@ -126,7 +130,9 @@ _CHARSET = re.compile(r"charset\s*=\s*\"?([^\s;\"]+)", re.IGNORECASE)
 def check_content_type(content_type: str) -> None:
     """Raise UnsupportedMediaType unless it is JSON in UTF-8 (or unnamed, as for empty bodies)."""
     media = content_type.split(";", 1)[0].strip().lower()
-    if media != "application/json" and not (media.startswith("application/") and media.endswith("+json")):
+    if media != "application/json" and not (
+        media.startswith("application/") and media.endswith("+json")
+    ):
         raise UnsupportedMediaType
     charset = _CHARSET.search(content_type)
     if charset and charset.group(1).lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -151,10 +157,14 @@ class StrictJSONParser(BaseParser):
 
     media_type = "*/*"
 
-    def parse(self, stream: Any, media_type: str | None = None, parser_context: Any = None) -> dict[str, Any]:
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Any = None
+    ) -> dict[str, Any]:
         """Read and check the whole body."""
         raw = stream.read()
         content_type = media_type or ""
-        if not raw.strip() and getattr((parser_context or {}).get("view"), "empty_body_allowed", False):
+        if not raw.strip() and getattr(
+            (parser_context or {}).get("view"), "empty_body_allowed", False
+        ):
             return {}
         return json_object(raw, content_type)

@@ -28,7 +28,9 @@ INCLUDES: dict[Scope, frozenset[Scope]] = {
     S.WORKER_READ: frozenset(),
     S.WORKER_WRITE: frozenset({S.WORKER_READ}),
     S.SYSTEM_READ: frozenset({S.ADMIN_READ, S.USER_READ}),
-    S.SYSTEM_WRITE: frozenset({S.SYSTEM_READ, S.ADMIN_WRITE, S.ADMIN_READ, S.USER_WRITE, S.USER_READ}),
+    S.SYSTEM_WRITE: frozenset(
+        {S.SYSTEM_READ, S.ADMIN_WRITE, S.ADMIN_READ, S.USER_WRITE, S.USER_READ}
+    ),
 }
 TENANT_SCOPES = frozenset({S.USER_READ, S.USER_WRITE, S.ADMIN_READ, S.ADMIN_WRITE})
 PRESETS: dict[str, tuple[Scope, ...]] = {

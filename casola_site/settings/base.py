@@ -9,6 +9,7 @@ from pathlib import Path
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from casola_site.core import private_redis
 from casola_site.settings import environment as env
 
 BASE_DIR = Path(__file__).resolve().parents[2]
@@ -43,6 +44,7 @@ RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.core.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
+FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
 
@@ -93,7 +95,10 @@ PASSWORD_HASHERS = [
 ]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
-    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {
+        "NAME": "django.contrib.auth.password_validation.MinimumLengthValidator",
+        "OPTIONS": {"min_length": 10},
+    },
     {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
@@ -118,6 +123,7 @@ TEMPLATES = [
 ]
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR_DIR / "static"
+STATIC_ROOT.mkdir(exist_ok=True)
 STATICFILES_DIRS = [BASE_DIR / "static"]
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = DEBUG
@@ -149,7 +155,9 @@ else:
     }
 
 # Redis: the launcher's private server until REDIS_URL names another
-REDIS_URL = env.url("REDIS_URL", f"unix://{VAR_DIR}/redis.sock", schemes=("redis", "rediss", "unix"))
+REDIS_URL = env.url(
+    "REDIS_URL", private_redis.redis_url(VAR_DIR), schemes=("redis", "rediss", "unix")
+)
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
@@ -218,12 +226,6 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
     "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
-    "APPEND_COMPONENTS": {
-        "securitySchemes": {
-            "ApiToken": {"type": "http", "scheme": "bearer", "bearerFormat": "csl_sk_…"}
-        }
-    },
-    "SECURITY": [{"ApiToken": []}],
 }
 
 # Security

@@ -58,7 +58,9 @@ def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
         return ""
     parts = urlsplit(raw)
     if parts.scheme not in schemes:
-        raise ImproperlyConfigured(f"{name}={raw!r} must begin with {' or '.join(s + '://' for s in schemes)}.")
+        raise ImproperlyConfigured(
+            f"{name}={raw!r} must begin with {' or '.join(s + '://' for s in schemes)}."
+        )
     return raw
 
 
@@ -86,7 +88,9 @@ def stored_secret(name: str, path: Path) -> str:
     except FileExistsError:
         stored = path.read_text().strip()
         if len(stored) < 32:
-            raise ImproperlyConfigured(f"{path} holds no usable secret; delete it or set {name}.") from None
+            raise ImproperlyConfigured(
+                f"{path} holds no usable secret; delete it or set {name}."
+            ) from None
         return stored
     value = secrets.token_urlsafe(48)
     with os.fdopen(handle, "w") as file:

@@ -54,3 +54,53 @@ class ChatInput:
 
 
 SAMPLING_FIELDS = frozenset(Sampling.__dataclass_fields__)
+
+
+def from_body(body: dict[str, Any]) -> ChatInput:
+    """The contract from a request body that the API's serializer has already checked."""
+    stop = body.get("stop")
+    limit = body.get("max_completion_tokens")
+    given = {key: body[key] for key in SAMPLING_FIELDS if body.get(key) is not None}
+    return ChatInput(
+        messages=body["messages"],
+        sampling=Sampling(**given),
+        max_tokens=limit if limit is not None else body.get("max_tokens"),
+        stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+        ignore_eos=bool(body.get("ignore_eos")),
+    )
+
+
+def usage_body(units: dict[str, int]) -> dict[str, int]:
+    """OpenAI's usage object."""
+    prompt, completion = units.get("prompt_tokens", 0), units.get("completion_tokens", 0)
+    return {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+    }
+
+
+def completion_body(
+    *, job_id: str, created: int, model: str, text: str, reason: str, units: dict[str, int]
+) -> dict[str, Any]:
+    """OpenAI's chat.completion object for a finished Job."""
+    return {
+        "id": completion_id(job_id),
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": text},
+                "logprobs": None,
+                "finish_reason": reason,
+            }
+        ],
+        "usage": usage_body(units),
+    }
+
+
+def completion_id(job_id: str) -> str:
+    """The OpenAI id of a Job's answer."""
+    return f"chatcmpl-{job_id.replace('-', '')}"

@@ -121,7 +121,9 @@ class LoadError(RunnerError):
 class InvalidInput(RunnerError):
     """The request itself is wrong (HTTP 400)."""
 
-    def __init__(self, message: str, *, code: str = "invalid_value", param: str | None = None) -> None:
+    def __init__(
+        self, message: str, *, code: str = "invalid_value", param: str | None = None
+    ) -> None:
         super().__init__(message)
         self.code = code
         self.param = param

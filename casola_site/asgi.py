@@ -1,0 +1,71 @@
+"""ASGI: endpoints that wait go to consumers, everything else to Django on long-lived threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from asgiref.sync import ThreadSensitiveContext
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "casola_site.settings")
+
+import django
+
+django.setup()
+
+from channels.routing import ProtocolTypeRouter  # noqa: E402
+from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+
+from inference.api.routing import interactive_consumer  # noqa: E402
+
+THREADS = 8
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class PooledHandler(ASGIHandler):
+    """Django on a few threads that live on, so that database connections do too.
+
+    Stock ASGIHandler makes a thread, and with it a connection, for every request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.executors = [
+            ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"django-{n}")
+            for n in range(THREADS)
+        ]
+        self.load = [0] * THREADS
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Serve on the least loaded thread."""
+        chosen = self.load.index(min(self.load))
+        self.load[chosen] += 1
+        try:
+            async with ThreadSensitiveContext(executor=self.executors[chosen]):
+                await self.handle(scope, receive, send)
+        finally:
+            self.load[chosen] -= 1
+
+
+class HttpRouter:
+    """POST to an interactive endpoint is for its consumer."""
+
+    def __init__(self) -> None:
+        self.django = PooledHandler()
+
+    async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Choose by the matched route."""
+        consumer = interactive_consumer(scope["path"]) if scope["method"] == "POST" else None
+        await (consumer or self.django)(scope, receive, send)
+
+
+async def refuse_socket(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """There are no WebSocket routes yet."""
+    await receive()
+    await send({"type": "websocket.close", "code": 4404})
+
+
+application = ProtocolTypeRouter({"http": HttpRouter(), "websocket": refuse_socket})

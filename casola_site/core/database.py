@@ -1,0 +1,40 @@
+"""Database work from an event loop: a few long-lived threads, each with its own connection."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+from django.db import close_old_connections
+
+P = ParamSpec("P")
+T = TypeVar("T")
+THREADS = 4
+
+_executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="database")
+
+
+def fresh(function: Callable[P, T]) -> Callable[P, T]:
+    """The function behind a check of the thread's connection, so that a broken one is replaced."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        close_old_connections()
+        return function(*args, **kwargs)
+
+    return call
+
+
+def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
+    """An awaitable form of a function that uses the database."""
+    checked = fresh(function)
+
+    @functools.wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(_executor, functools.partial(checked, *args, **kwargs))
+
+    return call

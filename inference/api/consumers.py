@@ -1,0 +1,178 @@
+"""The Channels consumer of endpoints that wait or stream: an open request holds no thread.
+
+Everything it enforces it takes from the viewset it is given. The handler runs as a task, so that a
+caller who leaves cancels it, and with it the Runner's work within a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import uuid
+from typing import Any
+
+from channels.consumer import AsyncConsumer
+from channels.exceptions import StopConsumer
+
+from casola_site.core import errors
+from casola_site.core.database import in_thread
+from casola_site.core.exception_handler import as_api_error
+from casola_site.core.network import client_address
+from casola_site.core.parsers import json_object
+from inference.api.interactive import Call, Interactive
+from inference.hub import Finished, Started, hub
+from tokens import identity as identities
+from tokens import keys
+from tokens.authentication import check_address, refuse
+from tokens.identity import Identity
+from tokens.permissions import check_scope
+from usage.limits import Decision
+from usage.throttling import StaleIdentity, admit_async, rate_class_of, refusal
+
+logger = logging.getLogger(__name__)
+
+load_identity = in_thread(identities.load)
+refuse_async = in_thread(refuse)
+Headers = list[tuple[bytes, bytes]]
+STREAM_HEADERS = {
+    "content-type": "text/event-stream",
+    "cache-control": "no-cache",
+    "x-accel-buffering": "no",
+}
+
+
+class InteractiveConsumer(AsyncConsumer):
+    """One request to an Interactive viewset."""
+
+    channel_layer_alias = "none"
+    view: Any = None
+
+    def __init__(self, view: type[Interactive]) -> None:
+        self.view = view
+        self.body: list[bytes] = []
+        self.size = 0
+        self.task: asyncio.Task[None] | None = None
+        self.decision: Decision | None = None
+        self.has_begun = False
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """No database connection belongs to this task, so there is none to look after."""
+        match message["type"]:
+            case "http.request":
+                await self.http_request(message)
+            case "http.disconnect":
+                await self.http_disconnect(message)
+
+    async def http_request(self, message: dict[str, Any]) -> None:
+        """Collect the body, then begin."""
+        if self.task is not None:
+            return
+        part = message.get("body", b"")
+        self.size += len(part)
+        if self.size <= self.view.body_cap:
+            self.body.append(part)
+        if not message.get("more_body"):
+            self.task = asyncio.create_task(self._handle())
+
+    async def http_disconnect(self, message: dict[str, Any]) -> None:
+        """The caller left, or everything is sent."""
+        if self.task is not None and not self.task.done():
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+        raise StopConsumer
+
+    async def _handle(self) -> None:
+        try:
+            await self._answer()
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the edge: everything becomes the envelope
+            await self._fail(as_api_error(error))
+
+    async def _answer(self) -> None:
+        headers = dict(self.scope["headers"])
+        identity = await self._admit(headers)
+        check_scope(identity, self.view, self.scope["method"])
+        if self.size > self.view.body_cap:
+            raise errors.PayloadTooLarge
+        data = json_object(b"".join(self.body), headers.get(b"content-type", b"").decode("latin-1"))
+        self.body = []
+        call = await self.view.prepare(hub(), identity, data)
+        if call.body.get("stream"):
+            await self._stream(call)
+        else:
+            await self._whole(call)
+
+    async def _admit(self, headers: dict[bytes, bytes]) -> Identity:
+        """Authenticate and count. Raises AuthenticationFailed or RateLimited."""
+        peer = (self.scope.get("client") or ("", 0))[0]
+        forwarded = headers.get(b"x-forwarded-for")
+        address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
+        rate_class = rate_class_of(self.view, self.scope["method"])
+        try:
+            secret = identities.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
+            digest = keys.digest(secret)
+            identity = identities.cached(digest) or await load_identity(digest)
+            check_address(identity, address)
+            try:
+                self.decision = await admit_async(identity, rate_class)
+            except StaleIdentity:
+                identities.forget(digest)
+                identity = await load_identity(digest)
+                check_address(identity, address)
+                self.decision = await admit_async(identity, rate_class)
+        except errors.AuthenticationFailed:
+            raise await refuse_async(address) from None
+        if not self.decision.admitted:
+            raise refusal(self.decision)
+        return identity
+
+    async def _whole(self, call: Call) -> None:
+        async for piece in self.view.pieces(hub(), call):
+            if isinstance(piece, Finished):
+                body = json.dumps(
+                    self.view.answer(call, piece), separators=(",", ":"), ensure_ascii=False
+                )
+                await self._respond(200, body.encode(), call.headers())
+
+    async def _stream(self, call: Call) -> None:
+        pieces = self.view.pieces(hub(), call)
+        try:
+            async for piece in pieces:
+                if isinstance(piece, Started):
+                    continue
+                data = self.view.chunks(call, piece)
+                if not self.has_begun:
+                    await self._begin(200, {**STREAM_HEADERS, **call.headers()})
+                    data = self.view.opening(call) + data
+                await self._send(data, more=not isinstance(piece, Finished))
+        except errors.ApiError as error:
+            if not self.has_begun:
+                raise
+            await self._send(self.view.stream_error(error), more=False)
+        finally:
+            await pieces.aclose()
+
+    async def _fail(self, error: errors.ApiError) -> None:
+        if self.has_begun:
+            await self._send(self.view.stream_error(error), more=False)
+            return
+        body = json.dumps(errors.body_for(error, self.view.error_format)).encode()
+        await self._respond(error.status, body, error.headers)
+
+    async def _begin(self, status: int, headers: dict[str, str]) -> None:
+        self.has_begun = True
+        if self.decision is not None:
+            headers = {**self.decision.headers(), **headers}
+        headers["x-request-id"] = self.scope.get("request_id") or uuid.uuid4().hex
+        raw: Headers = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
+        await self.send({"type": "http.response.start", "status": status, "headers": raw})
+
+    async def _send(self, data: bytes, *, more: bool) -> None:
+        await self.send({"type": "http.response.body", "body": data, "more_body": more})
+
+    async def _respond(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        framing = {"content-type": "application/json", "content-length": str(len(body))}
+        await self._begin(status, {**framing, **headers})
+        await self._send(body, more=False)

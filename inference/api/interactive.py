@@ -1,0 +1,163 @@
+"""The declaration of an endpoint that waits or streams, and what carries it out.
+
+A viewset that mixes this in is the one declaration: scope, rate class, serializers, schema. The
+Channels consumer (`inference/api/consumers.py`) takes all of it from there and waits on the event
+loop; under WSGI the viewset's own action does the same, holding a thread.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.utils import timezone
+from rest_framework.serializers import BaseSerializer
+
+from casola_site.core import ids
+from casola_site.core.database import in_thread
+from casola_site.core.errors import ApiError, ModelNotFound
+from inference.hub import Finished, Hub, Piece, RunnerLost, Started
+from inference.selectors import Model, find_model
+from jobs.enums import JobStatus
+from jobs.services import Outcome, finish_jobs
+from tokens.identity import Identity
+
+finish_jobs_async = in_thread(finish_jobs)
+
+
+@dataclass(slots=True)
+class Call:
+    """One request that was admitted and checked."""
+
+    job_id: str
+    identity: Identity
+    model: Model
+    requested_model: str
+    body: dict[str, Any]
+    created: float = field(default_factory=time.time)
+    started: Started | None = None
+    finished: Finished | None = None
+
+    def headers(self) -> dict[str, str]:
+        """What every inference answer carries."""
+        headers = {"x-casola-job-id": self.job_id}
+        if self.model.is_demo:
+            headers["x-casola-weights"] = "demo"
+        total = round((time.time() - self.created) * 1000)
+        queue = (
+            self.finished.queue_ms
+            if self.finished
+            else self.started.queue_ms
+            if self.started
+            else 0
+        )
+        model = self.finished.model_ms if self.finished else max(0, total - queue)
+        headers["server-timing"] = f"queue;dur={queue}, model;dur={model}, total;dur={total}"
+        return headers
+
+
+class Interactive:
+    """Mixin of viewsets whose POST is one interactive Job."""
+
+    task: ClassVar[str]
+    request_serializer_class: ClassVar[type[BaseSerializer]]
+    body_cap: ClassVar[int]
+
+    @classmethod
+    @functools.cache
+    def request_serializer(cls) -> BaseSerializer:
+        """One shared instance: it holds no request, and building one costs more than using it."""
+        return cls.request_serializer_class()
+
+    @classmethod
+    def check(cls, data: dict[str, Any]) -> dict[str, Any]:
+        """The validated body. Raises DRF's ValidationError."""
+        return cls.request_serializer().run_validation(data)
+
+    @classmethod
+    def contract(cls, body: dict[str, Any]) -> dict[str, Any]:
+        """The Task's input for the Runner."""
+        raise NotImplementedError
+
+    @classmethod
+    def answer(cls, call: Call, finished: Finished) -> dict[str, Any]:
+        """The whole answer."""
+        raise NotImplementedError
+
+    @classmethod
+    def chunks(cls, call: Call, piece: Piece) -> bytes:
+        """What of a stream this piece becomes; may be empty."""
+        raise NotImplementedError
+
+    @classmethod
+    def stream_error(cls, error: ApiError) -> bytes:
+        """The end of a stream that broke after its first output."""
+        raise NotImplementedError
+
+    @classmethod
+    async def prepare(cls, hub: Hub, identity: Identity, data: dict[str, Any]) -> Call:
+        """Check the body and find the model. Raises ValidationError or ModelNotFound."""
+        body = cls.check(data)
+        model = find_model(await hub.catalog(), body["model"], task=cls.task)
+        if not identity.may_use(model.model_id):
+            raise ModelNotFound(body["model"])
+        return Call(str(ids.job_id()), identity, model, body["model"], body)
+
+    @classmethod
+    async def pieces(cls, hub: Hub, call: Call) -> AsyncIterator[Piece]:
+        """Run it; a Runner lost on the way is recorded here, uncharged."""
+        identity = call.identity
+        request = {
+            "task": cls.task,
+            "input": cls.contract(call.body),
+            "stream": bool(call.body.get("stream")),
+            "who": [
+                identity.organization_pk,
+                identity.token_pk,
+                identity.user_pk,
+                identity.organization_id,
+            ],
+            "created_at": call.created,
+        }
+        stream = hub.run(
+            job_id=call.job_id,
+            model=call.model,
+            request=request,
+            wait_seconds=settings.WAIT_SECONDS,
+        )
+        try:
+            async for piece in stream:
+                if isinstance(piece, Started):
+                    call.started = piece
+                elif isinstance(piece, Finished):
+                    call.finished = piece
+                yield piece
+        except RunnerLost:
+            await finish_jobs_async([cls.lost(call)])
+            raise
+        finally:
+            await stream.aclose()
+
+    @classmethod
+    def lost(cls, call: Call) -> Outcome:
+        """The failed Job of an answer whose Runner died."""
+        return Outcome(
+            job_id=call.job_id,
+            status=JobStatus.FAILED,
+            organization_id=call.identity.organization_pk,
+            token_id=call.identity.token_pk,
+            user_id=call.identity.user_pk,
+            model_id=call.model.model_id,
+            queue_id=call.model.queue_id,
+            task=cls.task,
+            units={"prompt_tokens": call.started.prompt_tokens} if call.started else {},
+            created_at=timezone.datetime.fromtimestamp(
+                call.created, tz=timezone.get_default_timezone()
+            ),
+            error={"code": "worker_crashed", "message": RunnerLost.message, "param": None},
+            charged=False,
+        )

@@ -1,0 +1,72 @@
+"""Background functions of inference, named in the queue by import path."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import psutil
+from django.conf import settings
+
+from inference.execution import RunnerHost
+from inference.keeper import Keeper
+from inference.models import ModelSpec, Placement
+from inference.runners.base import LoadError, RunnerConfig
+from inference.runners.registry import runner_class
+from jobs.leases import fence_runner, register_runner
+
+logger = logging.getLogger(__name__)
+
+
+def runner_config(spec: ModelSpec, *, device: str, memory_budget: int | None) -> RunnerConfig:
+    """What the Runner of a ModelSpec needs to load."""
+    path = settings.BASE_DIR / spec.source
+    return RunnerConfig(
+        model_id=spec.model_id,
+        path=str(path) if path.exists() else spec.source,
+        device=device,
+        dtype=spec.dtype,
+        max_context=spec.context,
+        slots=spec.slots,
+        memory_budget=memory_budget,
+        options=dict(spec.options),
+    )
+
+
+def run_placement(placement_id: str, **_: Any) -> None:
+    """The endless task that owns one Placement's Runner; returns when drained or told to stop."""
+    placement = Placement.objects.select_related("spec").filter(public_id=placement_id).first()
+    if placement is None:
+        return
+    spec = placement.spec
+    process = psutil.Process()
+    row = register_runner(
+        placement_id=placement_id,
+        queue_id=spec.queue_id,
+        model_id=spec.model_id,
+        node=placement.node,
+        pid=os.getpid(),
+        pid_start=process.create_time(),
+        capacity=spec.slots,
+    )
+    keeper = Keeper(row=row, placement_id=placement_id)
+    keeper.start()
+    detail = ""
+    try:
+        if spec.engine not in settings.RUNNER_ENGINES:
+            raise LoadError(f"This installation has no engine {spec.engine!r}")  # noqa: TRY301
+        config = runner_config(spec, device=placement.device, memory_budget=None)
+        runner = runner_class(spec.engine)(config)
+        memory = runner.load(keeper.progress)
+        keeper.report_memory(memory.total)
+        RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()
+    except LoadError as error:
+        detail = str(error)
+        logger.error("cannot load %s: %s", spec.model_id, detail)  # noqa: TRY400 - the text is meant for staff
+        Placement.objects.filter(pk=placement.pk).update(
+            detail=detail[:500], failures=placement.failures + 1
+        )
+    finally:
+        keeper.close()
+        fence_runner(runner_id=row.pk, crashed=False, detail=detail)

@@ -1,0 +1,585 @@
+"""Hosts one Runner in its process: frames and claims in, events out, leases kept.
+
+Threads: this one runs the event loop (frames, admission, events); the engine has its own; the
+committer writes ends; the keeper renews the lease and reads orders, on a connection no model call
+can block. Interactive requests and claimed Jobs share one admission and one batch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.db import DatabaseError
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from casola_site.core.database import fresh
+from inference import frames
+from inference.committer import Committer
+from inference.contracts import chat
+from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
+from inference.keeper import Keeper
+from inference.models import ModelSpec
+from inference.runners import base
+from jobs.enums import JobStatus
+from jobs.events import queue_signals
+from jobs.link import Frame, Link
+from jobs.models import Job
+from jobs.models import Runner as RunnerRow
+from jobs.services import Outcome, claim_jobs, claim_suspect, suspect_waits
+
+logger = logging.getLogger(__name__)
+
+POLL_SECONDS = 1.0
+TICK_SECONDS = 0.25
+START_TO_CLOSE = {chat.TASK: 300.0}
+DEFAULT_START_TO_CLOSE = 300.0
+CANCEL_GRACE_SECONDS = 10.0
+MAX_WAITING = 4_000
+PRODUCED_NOTHING: dict[str, int] = {}
+
+
+@dataclass(slots=True)
+class Work:
+    """One request in this process, from either lane."""
+
+    job_id: str
+    task: str
+    request: dict[str, Any]
+    organization_id: int
+    token_id: int | None
+    user_id: int | None
+    salt: str
+    model_id: str
+    created_at: datetime
+    reply: str | None = None
+    attempt: int = 1
+    streams: bool = False
+    is_claimed: bool = False
+    is_suspect: bool = False
+    arrived: float = field(default_factory=time.monotonic)
+    submitted: float | None = None
+    started: float | None = None
+    started_at: datetime | None = None
+    first_output_at: datetime | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    offset: int = 0
+    text: list[str] = field(default_factory=list)
+    cancelled: str | None = None
+    cancelled_at: float | None = None
+    is_ended: bool = False
+
+    def units(self) -> dict[str, int]:
+        """What it has produced so far."""
+        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+
+
+class RunnerHost:
+    """Runs until told to stop, drained or fenced."""
+
+    def __init__(
+        self, *, spec: ModelSpec, runner: base.Runner, row: RunnerRow, keeper: Keeper
+    ) -> None:
+        self.spec = spec
+        self.runner = runner
+        self.row = row
+        self.keeper = keeper
+        self.work: dict[str, Work] = {}
+        self.waiting: deque[Work] = deque()
+        self.running = 0
+        self.exclusive: str = ""  # "", "wanted" (a suspect waits for an empty engine) or "running"
+        self.is_draining = False
+        self.drain_until = float("inf")
+        self.done: deque[str] = deque(maxlen=20_000)
+        self.done_set: set[str] = set()
+
+    # -- life -------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve; returns when drained."""
+        asyncio.run(self._main())
+
+    async def _main(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.link = Link("runner")
+        self.wake = asyncio.Event()
+        self.stopped = asyncio.Event()
+        self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
+        self.committer = Committer(
+            lambda written: self.loop.call_soon_threadsafe(self._on_written, written)
+        )
+        self.link.start()
+        listening = asyncio.create_task(self._listen())
+        await asyncio.sleep(0)
+        self.runner.start(lambda events: self.loop.call_soon_threadsafe(self._on_events, events))
+        self.keeper.go_live(channel=self.link.name, host=self)
+        tasks = [
+            listening,
+            asyncio.create_task(self._claim()),
+            asyncio.create_task(self._hear_signals()),
+            asyncio.create_task(self._watch()),
+        ]
+        for task in tasks:
+            task.add_done_callback(self._task_ended)
+        await self.stopped.wait()
+        for task in tasks:
+            task.cancel()
+        await self.link.close()
+        await self.loop.run_in_executor(None, self.committer.close)
+        self.runner.unload()
+        self.database.shutdown()
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            logger.critical("the runner host broke", exc_info=task.exception())
+            self.keeper.abort("internal error")
+
+    # -- interactive lane ---------------------------------------------------------------------
+
+    async def _listen(self) -> None:
+        async for sender, batch in self.link.receive():
+            for frame in batch:
+                self._take_frame(sender, frame)
+            self._admit()
+
+    def _take_frame(self, sender: str, frame: Frame) -> None:
+        match frame:
+            case [frames.REQUEST, job_id, attempt, request]:
+                self._take_request(sender, job_id, attempt, request)
+            case [frames.CANCEL, job_id, reason]:
+                work = self.work.get(job_id)
+                if work is not None and work.reply == sender:
+                    self._cancel(work, reason)
+            case _:
+                return
+
+    def _take_request(
+        self, sender: str, job_id: str, attempt: int, request: dict[str, Any]
+    ) -> None:
+        self.link.put(sender, [frames.ACK, job_id, attempt])
+        if job_id in self.work or job_id in self.done_set:
+            return
+        who = request["who"]
+        work = Work(
+            job_id=job_id,
+            task=request["task"],
+            request=request["input"],
+            organization_id=who[0],
+            token_id=who[1],
+            user_id=who[2],
+            salt=who[3],
+            model_id=self.spec.model_id,
+            created_at=datetime.fromtimestamp(
+                request["created_at"], tz=timezone.get_default_timezone()
+            ),
+            reply=sender,
+            attempt=attempt,
+            streams=request["stream"],
+        )
+        self.work[job_id] = work
+        if self.is_draining or len(self.waiting) >= MAX_WAITING:
+            self._refuse(work, "model_unavailable", "The model is busy")
+        else:
+            self.waiting.append(work)
+
+    # -- persisted lane -----------------------------------------------------------------------
+
+    async def _claim(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self.wake.wait()
+            except TimeoutError:
+                pass
+            self.wake.clear()
+            if self.is_draining:
+                continue
+            try:
+                await self._claim_once()
+            except DatabaseError as error:
+                logger.warning("cannot claim: %s", type(error).__name__)
+
+    async def _claim_once(self) -> None:
+        if self.exclusive == "running":
+            return
+        moment = timezone.now()
+        queue_id = self.spec.queue_id
+        if await self._in_database(suspect_waits, queue_id=queue_id, now=moment):
+            self.exclusive = "wanted"
+            await self._claim_suspect(moment)
+            return
+        self.exclusive = ""
+        free = self.row.capacity - self.running - len(self.waiting)
+        if free <= 0 and not any(work.is_claimed for work in self.work.values()):
+            free = 1  # persisted work always has a slot, however long the interactive line is
+        jobs = await self._in_database(
+            claim_jobs, runner_id=self.row.pk, queue_id=queue_id, free=free, now=moment
+        )
+        if jobs:
+            self.waiting.extendleft(reversed([self._claimed(job) for job in jobs]))
+            self._admit()
+            if len(jobs) == free:
+                self.wake.set()
+        elif self.waiting:
+            self._admit()
+
+    async def _claim_suspect(self, moment: datetime) -> None:
+        if self.running:
+            return
+        job = await self._in_database(
+            claim_suspect, runner_id=self.row.pk, queue_id=self.spec.queue_id, now=moment
+        )
+        if job is None:
+            self.exclusive = ""
+            self._admit()
+            return
+        work = self._claimed(job)
+        work.is_suspect = True
+        self.exclusive = "running"
+        self._submit(work)
+
+    def _claimed(self, job: Job) -> Work:
+        work = Work(
+            job_id=str(job.pk),
+            task=job.task,
+            request=job.input or {},
+            organization_id=job.organization_id,
+            token_id=job.token_id,
+            user_id=job.user_id,
+            salt=str(job.organization_id),
+            model_id=job.model_id,
+            created_at=job.created_at,
+            attempt=job.attempts,
+            is_claimed=True,
+        )
+        self.work[work.job_id] = work
+        return work
+
+    async def _in_database(self, function: Any, **arguments: Any) -> Any:
+        checked = fresh(function)
+        return await self.loop.run_in_executor(self.database, lambda: checked(**arguments))
+
+    async def _hear_signals(self) -> None:
+        while True:
+            try:
+                async for signal in queue_signals(self.spec.queue_id):
+                    if signal["type"] == "wake":
+                        self.wake.set()
+                    elif signal["type"] == "cancel" and signal["job_id"] in self.work:
+                        self._cancel(self.work[signal["job_id"]], frames.LEFT)
+            except (RedisError, OSError):
+                await asyncio.sleep(1)
+
+    # -- admission ----------------------------------------------------------------------------
+
+    def _admit(self) -> None:
+        while self.waiting and self.running < self.row.capacity and not self.exclusive:
+            work = self.waiting.popleft()
+            if not work.is_ended:
+                self._submit(work)
+
+    def _submit(self, work: Work) -> None:
+        self.running += 1
+        work.submitted = time.monotonic()
+        try:
+            self.runner.submit(work.job_id, work.task, self._runner_input(work), salt=work.salt)
+        except base.InvalidInput as error:
+            self._fail(work, error.code, str(error), param=error.param)
+        except base.Busy as error:
+            self._fail(work, error.code, str(error), retryable=True, charged=False)
+        except Exception:  # the runner's edge: one request must not end the others
+            logger.exception("a request could not be submitted")
+            self._fail(
+                work, "worker_error", "The model runner failed on this request", charged=False
+            )
+
+    @staticmethod
+    def _runner_input(work: Work) -> dict[str, Any]:
+        """A claimed chat Job holds the surface's own body; the engine takes the contract."""
+        if work.is_claimed and work.task == chat.TASK:
+            return chat.from_body(work.request).as_dict()
+        return work.request
+
+    # -- events -------------------------------------------------------------------------------
+
+    def _on_events(self, events: list[base.Event]) -> None:
+        for event in events:
+            work = self.work.get(event.request_id)
+            if work is None or work.is_ended:
+                continue
+            match event:
+                case base.Started():
+                    self._on_started(work, event)
+                case base.Delta():
+                    self._on_delta(work, event)
+                case base.Ended():
+                    self._on_ended(work, event)
+                case base.Failed():
+                    work.prompt_tokens = event.units.prompt_tokens or work.prompt_tokens
+                    work.completion_tokens = event.units.completion_tokens
+                    self._fail(
+                        work,
+                        event.code,
+                        event.message,
+                        param=event.param,
+                        retryable=event.retryable,
+                        charged=False,
+                    )
+        self._admit()
+
+    def _on_started(self, work: Work, event: base.Started) -> None:
+        work.started = time.monotonic()
+        work.started_at = timezone.now()
+        work.prompt_tokens = event.prompt_tokens
+        if work.reply is not None and work.streams:
+            queue_ms = round((work.started - work.arrived) * 1000)
+            self.link.put(
+                work.reply,
+                [frames.START, work.job_id, work.attempt, event.prompt_tokens, queue_ms],
+            )
+
+    def _on_delta(self, work: Work, event: base.Delta) -> None:
+        if work.first_output_at is None:
+            work.first_output_at = timezone.now()
+        work.completion_tokens = event.completion_tokens
+        if not event.text:
+            return
+        if work.streams and work.reply is not None:
+            self.link.put(
+                work.reply, [frames.TEXT, work.job_id, work.attempt, work.offset, event.text]
+            )
+            work.offset += len(event.text)
+        else:
+            work.text.append(event.text)
+
+    def _on_ended(self, work: Work, event: base.Ended) -> None:
+        work.prompt_tokens = event.units.prompt_tokens
+        work.completion_tokens = event.units.completion_tokens
+        units = {key: value for key, value in asdict(event.units).items() if value}
+        if work.cancelled in (frames.TIMEOUT, frames.LOST):
+            self._end(
+                work, self._outcome(work, JobStatus.FAILED, units, code="timeout", charged=False)
+            )
+            return
+        if event.reason == "cancelled":
+            self._end(work, self._outcome(work, JobStatus.CANCELLED, units))
+            return
+        outcome = self._outcome(work, JobStatus.COMPLETED, units)
+        if work.is_claimed:
+            outcome.result = self._result(work, event)
+        self._end(work, outcome, reason=event.reason)
+
+    def _result(self, work: Work, event: base.Ended) -> dict[str, Any]:
+        if event.result is not None or work.task != chat.TASK:
+            return event.result or {}
+        return chat.completion_body(
+            job_id=work.job_id,
+            created=int(work.created_at.timestamp()),
+            model=work.request.get("model") or work.model_id,
+            text="".join(work.text),
+            reason=event.reason,
+            units=asdict(event.units),
+        )
+
+    def _fail(
+        self,
+        work: Work,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retryable: bool = False,
+        charged: bool = True,
+    ) -> None:
+        outcome = self._outcome(
+            work,
+            JobStatus.FAILED,
+            work.units(),
+            code=code,
+            message=message,
+            param=param,
+            charged=charged,
+        )
+        self._end(work, outcome, retry=retryable and work.is_claimed)
+
+    def _refuse(self, work: Work, code: str, message: str) -> None:
+        """Answer an interactive request that was never begun; nothing is recorded."""
+        work.is_ended = True
+        self._forget(work)
+        if work.reply is not None:
+            error = {"code": code, "message": message}
+            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, error])
+
+    def _outcome(
+        self,
+        work: Work,
+        status: JobStatus,
+        units: dict[str, int],
+        *,
+        code: str | None = None,
+        message: str = "The request did not finish in time",
+        param: str | None = None,
+        charged: bool = True,
+    ) -> Outcome:
+        error = None if code is None else {"code": code, "message": message, "param": param}
+        return Outcome(
+            job_id=work.job_id,
+            status=status,
+            organization_id=work.organization_id,
+            token_id=work.token_id,
+            user_id=work.user_id,
+            model_id=work.model_id,
+            queue_id=self.spec.queue_id,
+            task=work.task,
+            units=units,
+            created_at=work.created_at,
+            started_at=work.started_at,
+            first_output_at=work.first_output_at,
+            runner_id=self.row.pk,
+            attempt=work.attempt if work.is_claimed else None,
+            error=error,
+            charged=charged,
+            prices=self.keeper.prices,
+        )
+
+    def _end(self, work: Work, outcome: Outcome, *, reason: str = "", retry: bool = False) -> None:
+        """The engine is done with it; the answer waits until its end is written."""
+        work.is_ended = True
+        if work.submitted is not None:
+            self.running -= 1
+        if work.is_suspect:
+            self.exclusive = ""
+            self.wake.set()
+        if work.is_claimed and not self.waiting:
+            self.wake.set()
+        outcome.end_reason = reason
+        self.committer.put(outcome, retry=retry)
+
+    def _on_written(self, written: list[tuple[Outcome, str]]) -> None:
+        for outcome, state in written:
+            work = self.work.get(outcome.job_id)
+            if work is None:
+                continue
+            self._forget(work)
+            if work.reply is not None:
+                self._answer(work, outcome, state)
+        self._admit()
+
+    def _answer(self, work: Work, outcome: Outcome, state: str) -> None:
+        """Release the last frame. A refused end (an earlier attempt wrote it) still answers once."""
+        assert work.reply is not None  # noqa: S101 - the caller checked
+        if state == "unknown":
+            error = {
+                "code": "model_unavailable",
+                "message": "The service is temporarily unavailable",
+            }
+            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, error])
+        elif outcome.status == JobStatus.COMPLETED:
+            now = time.monotonic()
+            end = {
+                "reason": outcome.end_reason,
+                "units": outcome.units,
+                "text": "".join(work.text),
+                "queue_ms": round(((work.started or now) - work.arrived) * 1000),
+                "model_ms": round((now - (work.started or now)) * 1000),
+            }
+            self.link.put(work.reply, [frames.END, work.job_id, work.attempt, work.offset, end])
+        elif outcome.error is not None:
+            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, outcome.error])
+
+    def _forget(self, work: Work) -> None:
+        self.work.pop(work.job_id, None)
+        if len(self.done) == self.done.maxlen:
+            self.done_set.discard(self.done[0])
+        self.done.append(work.job_id)
+        self.done_set.add(work.job_id)
+
+    # -- cancelling ---------------------------------------------------------------------------
+
+    def _cancel(self, work: Work, reason: str) -> None:
+        if work.is_ended or work.cancelled is not None:
+            return
+        work.cancelled = reason
+        work.cancelled_at = time.monotonic()
+        if work.submitted is not None:
+            self.runner.cancel(work.job_id)
+        elif work.is_claimed:
+            # Its row was ended by whoever cancelled it.
+            work.is_ended = True
+            self.waiting.remove(work)
+            self._forget(work)
+        else:
+            self.waiting.remove(work)
+            status = JobStatus.CANCELLED if reason == frames.LEFT else JobStatus.FAILED
+            code = None if reason == frames.LEFT else "timeout"
+            self._end(
+                work,
+                self._outcome(
+                    work, status, dict(PRODUCED_NOTHING), code=code, charged=reason == frames.LEFT
+                ),
+            )
+
+    # -- watching -----------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        last_beat = 0.0
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            if now - last_beat >= BEAT_SECONDS:
+                last_beat = now
+                for channel in {work.reply for work in self.work.values() if work.reply}:
+                    self.link.put(channel, [frames.BEAT])
+            self._watch_work(now)
+            self._watch_orders(now)
+
+    def _watch_work(self, now: float) -> None:
+        for work in list(self.work.values()):
+            if work.is_ended:
+                continue
+            if (
+                work.reply is not None
+                and self.link.silent_for(work.reply, work.arrived) > SILENCE_SECONDS
+            ):
+                self._cancel(work, frames.LOST)
+            limit = START_TO_CLOSE.get(work.task, DEFAULT_START_TO_CLOSE)
+            if work.submitted is not None and now - work.submitted > limit:
+                self._cancel(work, frames.TIMEOUT)
+            if (
+                work.cancelled_at is not None
+                and work.submitted is not None
+                and now - work.cancelled_at > CANCEL_GRACE_SECONDS
+            ):
+                self.keeper.abort("the engine hangs")
+
+    def _watch_orders(self, now: float) -> None:
+        for job_id in self.keeper.take_lost():
+            work = self.work.get(job_id)
+            if work is not None:
+                self._cancel(work, frames.LEFT)
+        if self.keeper.should_stop and not self.is_draining:
+            self.is_draining = True
+            self.drain_until = now + max(0.0, settings.DRAIN_SECONDS - 3)
+            for work in [work for work in self.waiting if not work.is_claimed]:
+                self._refuse(work, "model_unavailable", "The model is restarting")
+            self.waiting = deque(work for work in self.waiting if work.is_claimed)
+        if self.is_draining and (not self.work or now > self.drain_until):
+            self._leave()
+
+    def _leave(self) -> None:
+        for work in [
+            work for work in self.work.values() if not work.is_ended and not work.is_claimed
+        ]:
+            self._fail(work, "model_unavailable", "The model is restarting", charged=False)
+            if work.submitted is not None:
+                self.runner.cancel(work.job_id)
+        self.stopped.set()

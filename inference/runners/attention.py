@@ -1,0 +1,172 @@
+"""Attention over the slot cache: one forward for all decode rows and prefill chunks.
+
+The model runs once over `[1, tokens]`: first one token for each decode row (rows `0..B-1`), then
+the prefill chunks. The function registered here writes the new K and V into the rows and attends:
+decode rows in one batched call with a length mask, each chunk on its own row.
+
+transformers hands no engine state to an attention function, so the step being run is kept in a
+thread-local. No mask function is registered on purpose: transformers then builds no mask at all.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from inference.runners.slots import SlotCache, round_up
+
+IMPLEMENTATION = "slot_attention"
+VIEW_STEP = 64
+_LOCAL = threading.local()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A part of a prompt: `tokens[start:start + count]` of the request in `row`."""
+
+    row: int
+    start: int
+    count: int
+
+
+class RaggedStep:
+    """What one forward needs: where each token goes, and the masks (made once, used per layer)."""
+
+    def __init__(self, cache: SlotCache, lengths: list[int], chunks: list[Chunk]) -> None:
+        """`lengths[i]` is how many positions decode row i already holds."""
+        self.cache = cache
+        self.chunks = chunks
+        self.decode_rows = len(lengths)
+        rows = list(range(self.decode_rows))
+        positions = list(lengths)
+        for chunk in chunks:
+            rows.extend([chunk.row] * chunk.count)
+            positions.extend(range(chunk.start, chunk.start + chunk.count))
+        device = cache.layout.device
+        index = torch.tensor((rows, positions)).to(device, non_blocking=True)
+        self.rows, self.positions = index[0], index[1]
+        longest = max(lengths, default=0) + 1
+        self.span = min(round_up(longest, VIEW_STEP), cache.max_len)
+        self._decode_masks: dict[int | None, torch.Tensor] = {}
+        self._chunk_masks: dict[tuple[int, int | None], torch.Tensor] = {}
+
+    def decode_mask(self, window: int | None) -> torch.Tensor:
+        """What decode rows may see, to be added to the scores: `[B, 1, 1, span]`."""
+        mask = self._decode_masks.get(window)
+        if mask is None:
+            last = self.positions[: self.decode_rows, None]
+            mask = self._additive(torch.arange(self.span, device=last.device), last, window)
+            mask = self._decode_masks[window] = mask[:, None, None]
+        return mask
+
+    def chunk_mask(self, index: int, window: int | None) -> torch.Tensor | None:
+        """What a chunk may see: `[count, start + count]`, or None where plain causal will do."""
+        chunk = self.chunks[index]
+        end = chunk.start + chunk.count
+        if window is not None and end <= window:
+            window = None
+        if chunk.start == 0 and window is None:
+            return None
+        mask = self._chunk_masks.get((index, window))
+        if mask is None:
+            keys = torch.arange(end, device=self.positions.device)
+            mask = self._additive(keys, keys[chunk.start :, None], window)
+            self._chunk_masks[index, window] = mask
+        return mask
+
+    def _additive(
+        self, keys: torch.Tensor, queries: torch.Tensor, window: int | None
+    ) -> torch.Tensor:
+        hidden = keys > queries
+        if window is not None:
+            hidden |= keys <= queries - window
+        mask = torch.zeros(hidden.shape, dtype=self.cache.layout.dtype, device=hidden.device)
+        return mask.masked_fill_(hidden, float("-inf"))
+
+
+@contextmanager
+def running(step: RaggedStep) -> Iterator[None]:
+    """Make `step` the one the attention function of this thread works for."""
+    _LOCAL.step = step
+    try:
+        yield
+    finally:
+        _LOCAL.step = None
+
+
+def slot_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within the current step.
+
+    `query` is `[1, heads, tokens, head_dim]`, `key` and `value` `[1, kv_heads, tokens, head_dim]`;
+    the answer is `[1, tokens, heads, head_dim]`. Raises RuntimeError outside of `running`, and
+    NotImplementedError for attention this engine does not know (soft caps, sinks).
+    """
+    step: RaggedStep | None = getattr(_LOCAL, "step", None)
+    if step is None:
+        raise RuntimeError("slot attention was called outside of an engine step")
+    for name in ("softcap", "s_aux", "position_bias"):
+        if kwargs.get(name) is not None:
+            raise NotImplementedError(f"attention with {name}")
+    layer: int = module.layer_idx  # type: ignore[assignment]
+    keys, values = step.cache.keys[layer], step.cache.values[layer]
+    keys[step.rows, :, step.positions] = key[0].transpose(0, 1)
+    values[step.rows, :, step.positions] = value[0].transpose(0, 1)
+    output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
+    if step.decode_rows:
+        _attend_decode(step, query, keys, values, output, scaling, sliding_window)
+    at = step.decode_rows
+    for index, chunk in enumerate(step.chunks):
+        end = chunk.start + chunk.count
+        mask = step.chunk_mask(index, sliding_window)
+        output[at : at + chunk.count] = scaled_dot_product_attention(
+            query[:, :, at : at + chunk.count],
+            keys[chunk.row : chunk.row + 1, :, :end],
+            values[chunk.row : chunk.row + 1, :, :end],
+            attn_mask=mask,
+            is_causal=mask is None,
+            scale=scaling,
+            enable_gqa=True,
+        )[0].transpose(0, 1)
+        at += chunk.count
+    return output[None], None
+
+
+def _attend_decode(
+    step: RaggedStep,
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    output: torch.Tensor,
+    scaling: float | None,
+    window: int | None,
+) -> None:
+    """All decode rows at once; the heads of a KV group stand in for query positions."""
+    rows, span, kv_heads = step.decode_rows, step.span, keys.shape[1]
+    packed = query[0, :, :rows].transpose(0, 1).reshape(rows, kv_heads, -1, query.shape[3])
+    attended = scaled_dot_product_attention(
+        packed,
+        keys[:rows, :, :span],
+        values[:rows, :, :span],
+        attn_mask=step.decode_mask(window),
+        scale=scaling,
+    )
+    output[:rows] = attended.reshape(rows, query.shape[1], -1)
+
+
+AttentionInterface.register(IMPLEMENTATION, slot_attention)

@@ -1,0 +1,352 @@
+"""The Runner for `openai/chat-completion`: a local transformers model behind a TokenEngine.
+
+The host process sets OMP_WAIT_POLICY=passive before anything imports torch (twice the throughput
+when cores are shared); torch reads it once, so it cannot be set here.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from inference.contracts.chat import TASK, ChatInput
+from inference.runners.attention import IMPLEMENTATION, Chunk, RaggedStep, running
+from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
+from inference.runners.device import float_type, free_bytes, resident_bytes
+from inference.runners.generation import OPEN_RESERVE, Generation
+from inference.runners.model_folder import check_folder, read_json, weight_bytes
+from inference.runners.prompt import PromptBuilder
+from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
+from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache
+from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+
+USUAL_ROW_TOKENS = 4096
+WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
+KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+class ChatRunner:
+    """One chat model on one device. `options`: waiting_tokens, prefill_tokens."""
+
+    tasks = frozenset({TASK})
+
+    def __init__(self, config: RunnerConfig) -> None:
+        """Nothing is read before `load`."""
+        self._config = config
+        self._on_fatal: Callable[[str], None] | None = None
+        self._model: PreTrainedModel | None = None
+        self._cache: SlotCache | None = None
+        self._engine: TokenEngine | None = None
+        self._memory = Memory(0, 0, 0)
+        self._context = 0
+        self._defaults = SamplingDefaults()
+        self._prompts: PromptBuilder
+        self._detokenizers: DetokenizerFactory
+
+    @property
+    def context(self) -> int:
+        """The most tokens prompt and answer may have together; known after `load`."""
+        return self._context
+
+    @property
+    def healthy(self) -> bool:
+        """False once the engine has given up; the host should unload and load again."""
+        return self._engine is None or self._engine.healthy
+
+    def on_fatal(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` told, from the engine thread, when the engine gives up."""
+        self._on_fatal = callback
+
+    @classmethod
+    def estimate(cls, config: RunnerConfig) -> Memory:
+        """See Runner."""
+        folder = check_folder(config.path)
+        model_config = _read_config(folder)
+        dtype = float_type(config.device, config.dtype)
+        weights = weight_bytes(folder, dtype.itemsize)
+        layout = _layout(model_config, dtype, torch.device(config.device))
+        workspace = _workspace(model_config, config, dtype)
+        context = _context_length(model_config, config)
+        return Memory(
+            weights, _cache_budget(config, layout, context, weights + workspace), workspace
+        )
+
+    def load(self, on_progress: Callable[[float, str], None]) -> Memory:
+        """See Runner. The folder is checked first: nothing in it may carry code."""
+        try:
+            return self._load(on_progress)
+        except LoadError:
+            self.unload()
+            raise
+        except Exception as error:  # whatever transformers makes of a broken folder
+            self.unload()
+            raise LoadError(f"{type(error).__name__}: {error}"[:500]) from error
+
+    def start(self, emit: Emit) -> None:
+        """See Runner."""
+        self._require_engine().start(emit)
+
+    def submit(self, request_id: str, task: str, request: dict[str, Any], *, salt: str) -> None:
+        """See Runner. Templates and tokenises in the caller's thread."""
+        del salt  # of use to the prefix cache only
+        engine = self._require_engine()
+        if task not in self.tasks:
+            raise InvalidInput(f"This model does not do {task}", param="model")
+        chat = ChatInput.from_dict(request)
+        prompt = self._prompts.build(chat.messages)
+        limit = self._completion_limit(len(prompt), chat.max_tokens)
+        generation = Generation(
+            request_id=request_id,
+            prompt=prompt,
+            limit=limit,
+            choice=Choice(chat.sampling, self._defaults),
+            text=TextStream(self._detokenizers(), chat.stop),
+            processors=penalties_for(chat.sampling, self._defaults, prompt),
+            open_ended=chat.max_tokens is None,
+            ignore_eos=chat.ignore_eos,
+        )
+        engine.submit(generation)
+
+    def cancel(self, request_id: str) -> None:
+        """See Runner."""
+        if self._engine is not None:
+            self._engine.cancel(request_id)
+
+    def stats(self) -> Stats:
+        """See Runner."""
+        if self._engine is None or self._cache is None:
+            return Stats(active=0, waiting=0)
+        load = self._engine.stats()
+        held = self._memory.weights + self._memory.workspace + self._cache.bytes_held
+        return Stats(
+            active=load.active,
+            waiting=load.waiting,
+            tokens_per_s=load.tokens_per_s,
+            cache_used=load.cache_used,
+            cache_total=load.cache_total,
+            memory=held,
+        )
+
+    def unload(self) -> None:
+        """See Runner. Raises RuntimeError if the engine thread does not end."""
+        if self._engine is not None and not self._engine.stop():
+            raise RuntimeError("the engine thread does not end")
+        if self._cache is not None:
+            self._cache.free()
+        self._engine = self._cache = self._model = None
+        gc.collect()
+        if self._config.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _load(self, on_progress: Callable[[float, str], None]) -> Memory:
+        config = self._config
+        on_progress(0.0, "checking")
+        folder = check_folder(config.path)
+        model_config = _read_config(folder)
+        dtype = float_type(config.device, config.dtype)
+        device = torch.device(config.device)
+        layout = _layout(model_config, dtype, device)
+        on_progress(0.1, "tokenizer")
+        tokenizer = _load_tokenizer(folder)
+        self._prompts = PromptBuilder(tokenizer)
+        self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        on_progress(0.2, "weights")
+        self._model = _load_model(folder, dtype, device)
+        self._defaults = _sampling_defaults(folder)
+        weights = sum(tensor.nbytes for tensor in _tensors(self._model))
+        on_progress(0.8, "warming up")
+        context = _context_length(model_config, config)
+        workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
+        workspace = max(workspace, _workspace(model_config, config, dtype))
+        budget = _cache_budget(config, layout, context, weights + workspace)
+        self._cache = SlotCache(layout, slots=config.slots, context=context, budget=budget)
+        self._context = self._cache.context
+        self._memory = Memory(weights, self._cache.bytes_total, workspace)
+        self._engine = TokenEngine(
+            self._model,
+            self._cache,
+            eos_ids=_eos_ids(self._model.generation_config, tokenizer),
+            limits=self._engine_limits(),
+            on_fatal=self._tell_fatal,
+        )
+        on_progress(1.0, "ready")
+        return self._memory
+
+    def _tell_fatal(self, reason: str) -> None:
+        if self._on_fatal is not None:
+            self._on_fatal(reason)
+
+    def _engine_limits(self) -> EngineLimits:
+        options = self._config.options
+        waiting = options.get("waiting_tokens", WAITING_TOKENS_PER_SLOT * self._config.slots)
+        return EngineLimits(
+            waiting_tokens=int(waiting),
+            prefill_tokens=int(options.get("prefill_tokens", PREFILL_TOKENS)),
+        )
+
+    def _warm_up(self, layout: CacheLayout, tokens: int) -> int:
+        """Run one prompt of `tokens` and one more token; returns the bytes this took at most."""
+        model = self._model
+        budget = 2 * tokens * layout.bytes_per_token + LENGTH_STEP * layout.bytes_per_token
+        cache = SlotCache(layout, slots=1, context=tokens + 1, budget=budget)
+        on_cuda = layout.device.type == "cuda"
+        if on_cuda:
+            torch.cuda.reset_peak_memory_stats(layout.device)
+        before = torch.cuda.memory_allocated(layout.device) if on_cuda else resident_bytes()
+        row = cache.take(tokens + 1)
+        with torch.inference_mode():
+            for step in (
+                RaggedStep(cache, [], [Chunk(row, 0, tokens)]),
+                RaggedStep(cache, [tokens], []),
+            ):
+                count = len(step.positions)
+                with running(step):
+                    model(
+                        input_ids=torch.zeros((1, count), dtype=torch.long, device=layout.device),
+                        position_ids=step.positions[None],
+                        use_cache=False,
+                        logits_to_keep=torch.tensor([count - 1], device=layout.device),
+                    )
+        after = torch.cuda.max_memory_allocated(layout.device) if on_cuda else resident_bytes()
+        cache.free()
+        return max(0, after - before)
+
+    def _completion_limit(self, prompt_tokens: int, max_tokens: int | None) -> int:
+        room = self._context - prompt_tokens
+        if room < 1:
+            raise InvalidInput(
+                f"The messages are {prompt_tokens} tokens long; this model's context length is "
+                f"{self._context} tokens, the answer included.",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        if max_tokens is None:
+            return room
+        if max_tokens < 1:
+            raise InvalidInput("max_tokens must be at least 1", param="max_tokens")
+        if max_tokens > room:
+            raise InvalidInput(
+                f"The messages are {prompt_tokens} tokens long and max_tokens is {max_tokens}; "
+                f"together they exceed this model's context length of {self._context} tokens.",
+                code="context_length_exceeded",
+                param="max_tokens",
+            )
+        return max_tokens
+
+    def _require_engine(self) -> TokenEngine:
+        if self._engine is None:
+            raise LoadError("the model is not loaded")
+        return self._engine
+
+
+def _read_config(folder: Path) -> PretrainedConfig:
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds here
+        raise LoadError(f"config.json is not usable: {error}"[:500]) from error
+    text = config.get_text_config(decoder=True)
+    types = set(getattr(text, "layer_types", None) or ())
+    if unknown := types - KNOWN_LAYER_TYPES:
+        raise LoadError(f"layers of type {', '.join(sorted(unknown))} are not supported")
+    return text
+
+
+def _layout(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> CacheLayout:
+    heads = config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    layers = config.num_hidden_layers
+    return CacheLayout((kv_heads,) * layers, (dim,) * layers, dtype, device)
+
+
+def _context_length(config: PretrainedConfig, runner: RunnerConfig) -> int:
+    """The model's context; rotary scalings that change with the longest row stay unscaled."""
+    context = config.max_position_embeddings
+    scaling = getattr(config, "rope_parameters", None) or {}
+    if scaling.get("rope_type") in {"dynamic", "longrope"}:
+        context = scaling.get("original_max_position_embeddings") or context
+    return min(context, runner.max_context or context)
+
+
+def _workspace(config: PretrainedConfig, runner: RunnerConfig, dtype: torch.dtype) -> int:
+    """Bytes of one full step, roughly: activations of a layer, and the logits in float32."""
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    activations = (PREFILL_TOKENS + runner.slots) * (6 * config.hidden_size + 3 * wide)
+    return activations * dtype.itemsize + 3 * 4 * runner.slots * config.vocab_size
+
+
+def _cache_budget(config: RunnerConfig, layout: CacheLayout, context: int, taken: int) -> int:
+    """Bytes for the cache: what the memory budget leaves, at most all slots at full context.
+
+    Without a memory budget: every slot at USUAL_ROW_TOKENS, and at most half of what is free.
+    """
+    full_row = -(-context // LENGTH_STEP) * LENGTH_STEP * layout.bytes_per_token
+    if config.memory_budget is not None:
+        budget = min(config.memory_budget - taken, config.slots * full_row)
+    else:
+        usual_row = min(full_row, USUAL_ROW_TOKENS * layout.bytes_per_token)
+        budget = min(config.slots * usual_row, free_bytes(config.device) // 2)
+    if budget < min(LENGTH_STEP * layout.bytes_per_token, full_row):
+        raise LoadError("the memory budget leaves no room for the cache")
+    return budget
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if not tokenizer.is_fast:
+        raise LoadError("the tokenizer has no fast version (tokenizer.json)")
+    if not tokenizer.chat_template:
+        raise LoadError("the tokenizer has no chat template")
+    return tokenizer
+
+
+def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=IMPLEMENTATION,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def _tensors(model: PreTrainedModel) -> list[torch.Tensor]:
+    return [*model.parameters(), *model.buffers()]
+
+
+def _eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    eos = config.eos_token_id
+    ids = set(eos) if isinstance(eos, list) else {eos}
+    return (ids | {tokenizer.eos_token_id}) - {None}
+
+
+def _sampling_defaults(folder: Path) -> SamplingDefaults:
+    """What generation_config.json says; `do_sample: false` means greedy.
+
+    Read from the file: what transformers fills in for missing values depends on its version.
+    """
+    file = folder / "generation_config.json"
+    config = read_json(file) if file.exists() else {}
+    names = SamplingDefaults.__dataclass_fields__
+    given = {name: config[name] for name in names if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    return SamplingDefaults(**given)

@@ -1,0 +1,194 @@
+"""Choosing the next token, vectorised over rows; the vocabulary is never sorted.
+
+Each row belongs to one of three ways, by its own settings alone, so that a request's answer does
+not depend on the company it keeps: greedy (`max`), plain (cumulative probabilities and one uniform
+number from the request's own generator), or filtered (top-k, top-p, min-p: the best candidates
+first, at most MAX_CANDIDATES, then the same).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from random import Random
+from typing import Protocol
+
+import torch
+
+from inference.contracts.chat import Sampling
+
+MAX_CANDIDATES = 1024
+FEW_CANDIDATES = 64
+DEFAULT_TEMPERATURE = 0.7
+LEAST_TEMPERATURE = 1e-5
+
+
+class LogitProcessor(Protocol):
+    """Changes one row's logits before the choice; told afterwards what was chosen."""
+
+    def process(self, logits: torch.Tensor) -> None:
+        """Change `logits` (`[vocabulary]`, float32) in place."""
+
+    def accept(self, token: int) -> None:
+        """Note the token that was chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingDefaults:
+    """What a ModelSpec's generation config says where the request says nothing."""
+
+    temperature: float = DEFAULT_TEMPERATURE
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+
+
+class Choice:
+    """One request's settled settings and its generator of uniform numbers."""
+
+    __slots__ = ("min_p", "random", "temperature", "top_k", "top_p", "width")
+
+    def __init__(self, sampling: Sampling, defaults: SamplingDefaults) -> None:
+        """None in `sampling` takes the default; a temperature of 0 or a top-k of 1 is greedy."""
+        self.temperature = _first(sampling.temperature, defaults.temperature)
+        self.top_p = _first(sampling.top_p, defaults.top_p)
+        self.top_k = int(_first(sampling.top_k, defaults.top_k))
+        self.min_p = _first(sampling.min_p, defaults.min_p)
+        self.random = Random(sampling.seed)
+        self.width = self._width()
+
+    def _width(self) -> int:
+        """How many candidates to look at: 1 greedy, 0 all of them."""
+        if self.temperature <= LEAST_TEMPERATURE or self.top_k == 1:
+            return 1
+        if self.top_k and self.top_k <= FEW_CANDIDATES:
+            return FEW_CANDIDATES
+        if self.top_k or self.top_p < 1 or self.min_p > 0:
+            return MAX_CANDIDATES
+        return 0
+
+
+def _first(value: float | None, default: float) -> float:
+    return default if value is None else value
+
+
+class Penalties:
+    """Frequency and presence (over the answer), repetition (over prompt and answer)."""
+
+    def __init__(self, sampling: Sampling, repetition: float, prompt: list[int]) -> None:
+        """Use `penalties_for`, which leaves this out where nothing is to be done."""
+        self._frequency = sampling.frequency_penalty
+        self._presence = sampling.presence_penalty
+        self._repetition = repetition
+        self._counts: dict[int, int] = {}
+        self._seen = set(prompt)
+        self._seen_ids: torch.Tensor | None = None
+        self._ids: torch.Tensor | None = None
+        self._amounts: torch.Tensor | None = None
+
+    def process(self, logits: torch.Tensor) -> None:
+        """Lower the logits of tokens already used; see LogitProcessor."""
+        if self._repetition != 1.0:
+            ids = self._seen_tensor(logits)
+            known = logits[ids]
+            logits[ids] = torch.where(known > 0, known / self._repetition, known * self._repetition)
+        if self._counts and (self._frequency or self._presence):
+            ids = torch.tensor(list(self._counts), device=logits.device)
+            counts = torch.tensor(list(self._counts.values()), device=logits.device)
+            logits[ids] -= counts.to(logits.dtype) * self._frequency + self._presence
+
+    def accept(self, token: int) -> None:
+        """Count a token of the answer."""
+        self._counts[token] = self._counts.get(token, 0) + 1
+        if token not in self._seen:
+            self._seen.add(token)
+            self._seen_ids = None
+
+    def _seen_tensor(self, logits: torch.Tensor) -> torch.Tensor:
+        if self._seen_ids is None:
+            ids = [token for token in self._seen if token < logits.shape[0]]
+            self._seen_ids = torch.tensor(ids, dtype=torch.long, device=logits.device)
+        return self._seen_ids
+
+
+def penalties_for(
+    sampling: Sampling, defaults: SamplingDefaults, prompt: list[int]
+) -> list[LogitProcessor]:
+    """The processors a request's settings ask for; none in the usual case."""
+    repetition = _first(sampling.repetition_penalty, defaults.repetition_penalty)
+    if repetition == 1.0 and not sampling.frequency_penalty and not sampling.presence_penalty:
+        return []
+    return [Penalties(sampling, repetition, prompt)]
+
+
+def sample(logits: torch.Tensor, choices: list[Choice]) -> list[int | None]:
+    """Choose one token per row of `logits` (`[rows, vocabulary]`).
+
+    None stands for a row whose logits hold no valid number; the other rows are unaffected.
+    """
+    ways: dict[int, list[int]] = {}
+    for row, choice in enumerate(choices):
+        ways.setdefault(choice.width, []).append(row)
+    chosen: list[int | None] = [None] * len(choices)
+    for width, rows in ways.items():
+        part = logits if len(ways) == 1 else logits[rows]
+        members = choices if len(ways) == 1 else [choices[row] for row in rows]
+        if width == 1:
+            tokens = _greedy(part)
+        elif width == 0:
+            tokens = _plain(part, members)
+        else:
+            tokens = _filtered(part, members, width)
+        for row, token in zip(rows, tokens, strict=True):
+            chosen[row] = None if token < 0 else token
+    return chosen
+
+
+def _greedy(logits: torch.Tensor) -> list[int]:
+    # max, not argmax: five times faster on CPUs in bfloat16, and it shows a NaN for free
+    best, tokens = logits.max(-1)
+    return torch.where(best.isfinite(), tokens, -1).tolist()
+
+
+def _scaled(logits: torch.Tensor, choices: list[Choice]) -> torch.Tensor:
+    heat = torch.tensor([choice.temperature for choice in choices], device=logits.device)
+    return logits.float() / heat[:, None]
+
+
+def _plain(logits: torch.Tensor, choices: list[Choice]) -> list[int]:
+    return _draw(torch.softmax(_scaled(logits, choices), -1), choices).tolist()
+
+
+def _filtered(logits: torch.Tensor, choices: list[Choice], width: int) -> list[int]:
+    scaled = _scaled(logits, choices)
+    device = logits.device
+    best, ids = scaled.topk(min(width, scaled.shape[1]), dim=-1)
+    ranks = torch.arange(best.shape[1], device=device)
+    top_k = torch.tensor([choice.top_k or MAX_CANDIDATES for choice in choices], device=device)
+    total = torch.logsumexp(scaled, -1, keepdim=True) if width == MAX_CANDIDATES else best[:, :1]
+    best = best.masked_fill(ranks >= top_k[:, None], -math.inf)
+    has_k = torch.tensor([bool(choice.top_k) for choice in choices], device=device)[:, None]
+    total = torch.where(has_k, torch.logsumexp(best, -1, keepdim=True), total)
+    weights = torch.exp(best - total)
+    top_p = torch.tensor([choice.top_p for choice in choices], device=device)[:, None]
+    min_p = torch.tensor([choice.min_p for choice in choices], device=device)[:, None]
+    before = weights.cumsum(-1) - weights
+    drop = (before >= top_p) | (weights < min_p * weights[:, :1])
+    drop[:, 0] = False
+    picks = _draw(weights.masked_fill(drop, 0.0), choices)
+    tokens = ids.gather(1, picks.clamp(min=0)[:, None])[:, 0]
+    return torch.where(picks < 0, -1, tokens).tolist()
+
+
+def _draw(weights: torch.Tensor, choices: list[Choice]) -> torch.Tensor:
+    """One index per row, in proportion to `weights`; -1 where they are no valid numbers."""
+    sums = weights.cumsum(-1)
+    total = sums[:, -1:]
+    uniform = torch.tensor([choice.random.random() for choice in choices], device=weights.device)
+    target = uniform[:, None].to(sums.dtype) * total
+    # strictly below the total, or rounding could pick a token of probability zero
+    target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))
+    picks = torch.searchsorted(sums, target, right=True)
+    picks = torch.where(total.isfinite() & (total > 0), picks, -1)
+    return picks[:, 0]

@@ -1,0 +1,203 @@
+"""The slot cache: one K and one V tensor per layer, one row per running request.
+
+Live rows are always `0..rows-1`. When a request ends its row is wiped and the last live row moves
+into the hole, so attention reads plain views (`[:rows, :, :length]`) and never gathers. Wiping also
+keeps a request from ever seeing what another one left behind (and a stray NaN from poisoning it).
+
+The cache has a byte budget, counted in token positions. Its shape adapts within the budget: many
+short rows or a few long ones. A new shape costs one copy of the live part, layer by layer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+LENGTH_STEP = 256
+FIRST_ROWS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class CacheLayout:
+    """What one token position needs: `heads[i]` and `dims[i]` are those of layer i."""
+
+    heads: tuple[int, ...]
+    dims: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def bytes_per_token(self) -> int:
+        """Bytes of K and V for one position in all layers."""
+        width = sum(heads * dim for heads, dim in zip(self.heads, self.dims, strict=True))
+        return 2 * width * self.dtype.itemsize
+
+
+def round_up(value: int, step: int) -> int:
+    """The smallest multiple of `step` that is at least `value`."""
+    return -(-value // step) * step
+
+
+class SlotCache:
+    """K and V per layer, each `[row_capacity, kv_heads, max_len, head_dim]`."""
+
+    def __init__(self, layout: CacheLayout, *, slots: int, context: int, budget: int) -> None:
+        """`budget` is in bytes; `context` is the longest a row may ever get, in tokens.
+
+        Raises ValueError if the budget does not hold even one row of `LENGTH_STEP` positions.
+        """
+        self.layout = layout
+        self.slots = slots
+        positions = budget // layout.bytes_per_token
+        self.positions = min(positions, slots * round_up(context, LENGTH_STEP))
+        self.context = min(context, self.positions // LENGTH_STEP * LENGTH_STEP)
+        if self.context < 1:
+            raise ValueError(f"a cache of {budget} bytes holds only {positions} tokens")
+        self.rows = 0
+        self.row_capacity = 0
+        self.max_len = 0
+        self.keys: list[torch.Tensor] = []
+        self.values: list[torch.Tensor] = []
+        self._filled: list[int] = []
+        self._limits: list[int] = []
+        self._reset_storage()
+
+    @property
+    def bytes_held(self) -> int:
+        """Bytes of the tensors as they are now."""
+        return self.row_capacity * self.max_len * self.layout.bytes_per_token
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes the cache may grow to."""
+        return self.positions * self.layout.bytes_per_token
+
+    @property
+    def bytes_used(self) -> int:
+        """Bytes of the positions that live rows have written."""
+        return sum(self._filled) * self.layout.bytes_per_token
+
+    def fits(self, limit: int) -> bool:
+        """Whether one more row of up to `limit` tokens can be taken now."""
+        rows = self.rows + 1
+        longest = round_up(max([limit, *self._limits]), LENGTH_STEP)
+        return rows <= self.slots and limit <= self.context and rows * longest <= self.positions
+
+    def take(self, limit: int) -> int:
+        """Reserve the next row for up to `limit` tokens and return its index.
+
+        Raises MemoryError (or torch's own) if `fits` says no or the device has no memory left.
+        """
+        if not self.fits(limit):
+            raise MemoryError("no slot is free for this request")
+        self._reshape(self.rows + 1, max([limit, *self._limits]))
+        row = self.rows
+        self.rows += 1
+        self._filled.append(0)
+        self._limits.append(limit)
+        return row
+
+    def extend(self, row: int, limit: int) -> bool:
+        """Raise the reservation of a live row; False (and no change) if memory is short."""
+        longest = round_up(max([limit, *self._limits]), LENGTH_STEP)
+        if limit > self.context or self.rows * longest > self.positions:
+            return False
+        self._reshape(self.rows, longest)
+        self._limits[row] = limit
+        return True
+
+    def advance(self, row: int, count: int) -> None:
+        """Note that `count` more positions of the row have been written."""
+        self._filled[row] += count
+
+    def length(self, row: int) -> int:
+        """How many positions of the row are written."""
+        return self._filled[row]
+
+    def release(self, row: int, group_end: int) -> list[tuple[int, int]]:
+        """Wipe a row and close the hole; returns the moves made, as (from, to).
+
+        Rows `0..group_end - 1` decode, the rest are being prefilled, and both stay together: the
+        last row of the group moves into the hole and the last row of all into the one it left.
+        """
+        moves = []
+        hole = row
+        for source in (group_end - 1, self.rows - 1):
+            if source > hole:
+                self._move(source, hole)
+                moves.append((source, hole))
+                hole = source
+        span = self._filled.pop()
+        self._limits.pop()
+        self.rows -= 1
+        for tensor in (*self.keys, *self.values):
+            tensor[hole, :, :span].zero_()
+        return moves
+
+    def reset(self) -> None:
+        """Forget all rows and every number in them (after a failed step)."""
+        self.rows = 0
+        self._filled.clear()
+        self._limits.clear()
+        self._reset_storage()
+
+    def free(self) -> None:
+        """Give the memory back; the cache cannot be used afterwards."""
+        self.keys.clear()
+        self.values.clear()
+        self.rows = self.row_capacity = self.max_len = 0
+
+    def _move(self, source: int, target: int) -> None:
+        """Overwrite a row with another one and wipe what the old one had beyond it."""
+        span, old = self._filled[source], self._filled[target]
+        for tensor in (*self.keys, *self.values):
+            tensor[target, :, :span].copy_(tensor[source, :, :span])
+            if old > span:
+                tensor[target, :, span:old].zero_()
+        self._filled[target], self._limits[target] = span, self._limits[source]
+
+    def _reset_storage(self) -> None:
+        self.free()
+        length = min(LENGTH_STEP, self.context)
+        self.max_len = length
+        self.row_capacity = max(1, min(self.slots, FIRST_ROWS, self.positions // length))
+        for heads, dim in zip(self.layout.heads, self.layout.dims, strict=True):
+            self.keys.append(self._zeros(heads, dim))
+            self.values.append(self._zeros(heads, dim))
+
+    def _zeros(self, heads: int, dim: int) -> torch.Tensor:
+        shape = (self.row_capacity, heads, self.max_len, dim)
+        return torch.zeros(shape, dtype=self.layout.dtype, device=self.layout.device)
+
+    def _reshape(self, rows: int, longest: int) -> None:
+        """Make room for `rows` rows of `longest` tokens; doubles so that copies stay rare."""
+        longest = round_up(longest, LENGTH_STEP)
+        if rows <= self.row_capacity and longest <= self.max_len:
+            return
+        if longest > self.max_len:
+            wished = min(2 * self.max_len, round_up(self.context, LENGTH_STEP))
+            longest = max(longest, min(wished, self._whole(self.positions // rows)))
+        elif rows * self.max_len <= self.positions:
+            longest = self.max_len
+        if rows > self.row_capacity:
+            rows = max(rows, min(2 * self.row_capacity, self.slots, self.positions // longest))
+        else:
+            rows = max(rows, min(self.row_capacity, self.positions // longest))
+        self._copy_to(rows, longest)
+
+    @staticmethod
+    def _whole(length: int) -> int:
+        return length // LENGTH_STEP * LENGTH_STEP
+
+    def _copy_to(self, rows: int, length: int) -> None:
+        """Move the live part to tensors of the new shape, one layer at a time."""
+        self.row_capacity, self.max_len = rows, length
+        span = max(self._filled, default=0)
+        layers = zip(self.layout.heads, self.layout.dims, strict=True)
+        for index, (heads, dim) in enumerate(layers):
+            for tensors in (self.keys, self.values):
+                new = self._zeros(heads, dim)
+                if self.rows:
+                    new[: self.rows, :, :span].copy_(tensors[index][: self.rows, :, :span])
+                tensors[index] = new

@@ -1,0 +1,390 @@
+"""The TokenEngine: continuous batching over the slot cache, one thread, one forward per step.
+
+Each step: drop what was cancelled; admit waiting requests in order of arrival while slots, memory
+and the prefill budget last; run all decode rows and the prefill chunks in one forward; choose one
+token per row that is due; emit one list of events.
+
+Admission reserves cache for prompt and max_tokens, so nothing is evicted in the middle of an
+answer; the oldest waiting request is never overtaken. A request without max_tokens reserves less
+(see Generation) and ends with reason `length` if its reservation can no longer be extended.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+import torch
+
+from inference.runners.attention import Chunk, RaggedStep, running
+from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.generation import OPEN_RESERVE, Generation
+from inference.runners.sampling import sample
+from inference.runners.slots import SlotCache
+
+logger = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 512
+MAX_FAILED_STEPS = 3
+LONGEST_RETRY = 60
+GUESSED_TOKENS_PER_S = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """`waiting_tokens` bounds the waiting line, `prefill_tokens` the prompt part of one step."""
+
+    waiting_tokens: int
+    prefill_tokens: int = PREFILL_TOKENS
+
+
+class TokenEngine:
+    """`submit`, `cancel` and `stats` may be called from any thread; the rest is the engine's."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        cache: SlotCache,
+        *,
+        eos_ids: Collection[int],
+        limits: EngineLimits,
+        on_fatal: Callable[[str], None] | None = None,
+    ) -> None:
+        """`model` is a transformers causal language model with slot attention set.
+
+        `on_fatal` is called, from the engine thread, after MAX_FAILED_STEPS failures in a row.
+        """
+        self.healthy = True
+        self._model = model
+        self._cache = cache
+        self._eos_ids = frozenset(eos_ids)
+        self._limits = limits
+        self._on_fatal = on_fatal
+        self._emit: Emit = lambda events: None
+        self._wake = threading.Condition()
+        self._waiting: deque[Generation] = deque()
+        self._waiting_tokens = 0
+        self._known: dict[str, Generation] = {}
+        self._rows: list[Generation] = []
+        self._any_cancelled = False
+        self._stopping = False
+        self._failed_steps = 0
+        self._rate = 0.0
+        self._thread: threading.Thread | None = None
+
+    def start(self, emit: Emit) -> None:
+        """Start the thread; every event goes to `emit`."""
+        self._emit = emit
+        self._thread = threading.Thread(target=self._run, name="token-engine", daemon=True)
+        self._thread.start()
+
+    def submit(self, generation: Generation) -> None:
+        """Put a request into the waiting line. Raises Busy; ValueError if the id is in use."""
+        with self._wake:
+            if generation.request_id in self._known:
+                raise ValueError(f"request {generation.request_id} is already running")
+            tokens = _line_tokens(generation)
+            full = self._waiting and self._waiting_tokens + tokens > self._limits.waiting_tokens
+            if full or self._stopping or not self.healthy:
+                raise Busy(self._retry_after())
+            self._known[generation.request_id] = generation
+            self._waiting.append(generation)
+            self._waiting_tokens += tokens
+            self._wake.notify()
+
+    def cancel(self, request_id: str) -> None:
+        """Have a request end at the next step; unknown ids are ignored."""
+        with self._wake:
+            generation = self._known.get(request_id)
+            if generation is not None:
+                generation.cancelled = True
+                self._any_cancelled = True
+                self._wake.notify()
+
+    def stats(self) -> Stats:
+        """The load at this moment; `memory` is left to the Runner."""
+        active = len(self._rows)
+        return Stats(
+            active=active,
+            waiting=len(self._waiting),
+            tokens_per_s=self._rate if active else 0.0,
+            cache_used=self._cache.bytes_used,
+            cache_total=self._cache.bytes_total,
+        )
+
+    def stop(self, timeout: float = 30.0) -> bool:
+        """End the thread; open requests fail as retryable. False if it did not end in time."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is None:
+            return True
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _retry_after(self) -> int:
+        seconds = self._waiting_tokens / (self._rate or GUESSED_TOKENS_PER_S)
+        return max(1, min(LONGEST_RETRY, round(seconds)))
+
+    def _run(self) -> None:
+        while self._wait_for_work():
+            events: list[Event] = []
+            try:
+                with torch.inference_mode():
+                    self._step(events)
+                self._failed_steps = 0
+            except Exception:  # one failed step must not end the engine
+                logger.exception("engine step failed")
+                self._recover(events)
+            self._send(events)
+            if not self.healthy:
+                break
+        self._close()
+
+    def _wait_for_work(self) -> bool:
+        with self._wake:
+            while not (self._stopping or self._waiting or self._rows):
+                self._wake.wait()
+            return not self._stopping
+
+    def _send(self, events: list[Event]) -> None:
+        if not events:
+            return
+        try:
+            self._emit(events)
+        except Exception:  # the host's mistake must not end the engine
+            logger.exception("emit failed; %d events are lost", len(events))
+
+    def _step(self, events: list[Event]) -> None:
+        if self._any_cancelled:
+            self._drop_cancelled(events)
+        decode_rows = len(self._rows)
+        if self._rows and not self._rows[-1].decoding:
+            decode_rows -= 1
+        chunks = self._plan(decode_rows, events)
+        if not self._rows:
+            return
+        began = time.perf_counter()
+        logits, due = self._forward(decode_rows, chunks)
+        logits, failed = self._process(logits, due)
+        tokens = sample(logits, [generation.choice for generation in due])
+        spent = time.perf_counter() - began
+        self._share_time(decode_rows, chunks, spent)
+        over = []
+        for generation, token in zip(due, tokens, strict=True):
+            if generation in failed or token is None:
+                self._known.pop(generation.request_id, None)
+                events.append(_broken(generation))
+                over.append(generation)
+            elif self._accept(generation, token, events):
+                over.append(generation)
+        self._rate += 0.1 * (len(due) / spent - self._rate) if self._rate else len(due) / spent
+        self._release(over)
+
+    def _plan(self, decode_rows: int, events: list[Event]) -> list[Chunk]:
+        """Choose this step's prefill chunks; new requests get their rows here.
+
+        At most one prompt is left half done, so finished prompts always follow the decode rows.
+        """
+        budget = self._limits.prefill_tokens
+        chunks = []
+        for row in range(decode_rows, len(self._rows)):
+            budget -= self._add_chunk(chunks, row, budget)
+        while budget > 0 and self._admit(events):
+            budget -= self._add_chunk(chunks, len(self._rows) - 1, budget)
+        return chunks
+
+    def _add_chunk(self, chunks: list[Chunk], row: int, budget: int) -> int:
+        generation = self._rows[row]
+        count = min(budget, len(generation.prompt) - generation.prefilled)
+        chunks.append(Chunk(row, generation.prefilled, count))
+        return count
+
+    def _admit(self, events: list[Event]) -> bool:
+        with self._wake:
+            if not self._waiting or not self._cache.fits(self._waiting[0].reserved):
+                return False
+            generation = self._waiting.popleft()
+            self._waiting_tokens -= _line_tokens(generation)
+            # listed before the row is taken: should that fail, _recover knows of it
+            self._rows.append(generation)
+        events.append(Started(generation.request_id, len(generation.prompt)))
+        self._cache.take(generation.reserved)
+        return True
+
+    def _forward(
+        self, decode_rows: int, chunks: list[Chunk]
+    ) -> tuple[torch.Tensor, list[Generation]]:
+        """Run the model; returns logits `[due, vocabulary]` and the requests they belong to."""
+        decoding = self._rows[:decode_rows]
+        tokens = [generation.last_token for generation in decoding]
+        lengths = [self._cache.length(row) for row in range(decode_rows)]
+        due = list(decoding)
+        keep = list(range(decode_rows))
+        for chunk in chunks:
+            generation = self._rows[chunk.row]
+            end = chunk.start + chunk.count
+            tokens += generation.prompt[chunk.start : end]
+            if end == len(generation.prompt):
+                due.append(generation)
+                keep.append(len(tokens) - 1)
+        step = RaggedStep(self._cache, lengths, chunks)
+        device = self._cache.layout.device
+        with running(step):
+            logits = self._model(
+                input_ids=torch.tensor([tokens]).to(device, non_blocking=True),
+                position_ids=step.positions[None],
+                use_cache=False,
+                logits_to_keep=torch.tensor(keep, dtype=torch.long).to(device, non_blocking=True),
+            ).logits[0]
+        for row in range(decode_rows):
+            self._cache.advance(row, 1)
+        for chunk in chunks:
+            self._cache.advance(chunk.row, chunk.count)
+            self._rows[chunk.row].prefilled += chunk.count
+        return logits, due
+
+    def _process(
+        self, logits: torch.Tensor, due: list[Generation]
+    ) -> tuple[torch.Tensor, set[Generation]]:
+        """Let each request's processors change its logits; returns those that failed."""
+        failed: set[Generation] = set()
+        if any(generation.processors for generation in due):
+            logits = logits.float()
+        for row, generation in enumerate(due):
+            try:
+                for processor in generation.processors:
+                    processor.process(logits[row])
+            except Exception:  # the error boundary of one request
+                logger.exception("request %s: logit processor failed", generation.request_id)
+                failed.add(generation)
+        return logits, failed
+
+    def _share_time(self, decode_rows: int, chunks: list[Chunk], spent: float) -> None:
+        """Charge each request for its part of the step's tokens."""
+        per_token = spent / (decode_rows + sum(chunk.count for chunk in chunks))
+        for generation in self._rows[:decode_rows]:
+            generation.compute_s += per_token
+        for chunk in chunks:
+            self._rows[chunk.row].compute_s += per_token * chunk.count
+
+    def _accept(self, generation: Generation, token: int, events: list[Event]) -> bool:
+        """Take a chosen token into the answer; True when the answer is complete."""
+        generation.last_token = token
+        generation.completion_tokens += 1
+        try:
+            for processor in generation.processors:
+                processor.accept(token)
+            text, reason = self._advance_text(generation, token)
+        except Exception:  # the error boundary of one request
+            logger.exception("request %s: token could not be taken", generation.request_id)
+            self._known.pop(generation.request_id, None)
+            events.append(_broken(generation))
+            return True
+        if text:
+            events.append(Delta(generation.request_id, text, generation.completion_tokens))
+        if reason is None:
+            return False
+        self._known.pop(generation.request_id, None)
+        events.append(Ended(generation.request_id, reason, generation.units))
+        return True
+
+    def _advance_text(self, generation: Generation, token: int) -> tuple[str, str | None]:
+        """The text to send for this token and, if it was the last one, why."""
+        stream = generation.text
+        if token in self._eos_ids and not generation.ignore_eos:
+            return stream.finish(), "stop"
+        text = stream.push(token)
+        if stream.stopped:
+            return text, "stop"
+        if generation.completion_tokens >= generation.limit or not self._has_room(generation):
+            return text + stream.finish(), "length"
+        return text, None
+
+    def _has_room(self, generation: Generation) -> bool:
+        """Whether one more token fits into the reservation, extending an open one if need be."""
+        used = len(generation.prompt) + generation.completion_tokens
+        if used < generation.reserved:
+            return True
+        limit = len(generation.prompt) + generation.limit
+        wanted = min(limit, generation.reserved + OPEN_RESERVE)
+        if not self._cache.extend(self._rows.index(generation), wanted):
+            return False
+        generation.reserved = wanted
+        return True
+
+    def _release(self, over: list[Generation]) -> None:
+        for generation in over:
+            row = self._rows.index(generation)
+            group_end = len(self._rows)
+            if not self._rows[-1].decoding:
+                group_end -= 1
+            for source, target in self._cache.release(row, group_end):
+                self._rows[target] = self._rows[source]
+            self._rows.pop()
+
+    def _drop_cancelled(self, events: list[Event]) -> None:
+        with self._wake:
+            self._any_cancelled = False
+            over = [generation for generation in self._rows if generation.cancelled]
+            left = [generation for generation in self._waiting if generation.cancelled]
+            self._waiting = deque(one for one in self._waiting if not one.cancelled)
+            self._waiting_tokens -= sum(map(_line_tokens, left))
+            for generation in (*over, *left):
+                self._known.pop(generation.request_id, None)
+                events.append(Ended(generation.request_id, "cancelled", generation.units))
+        self._release(over)
+
+    def _recover(self, events: list[Event]) -> None:
+        """After a failed step: its requests fail, the waiting line stays, the cache is emptied."""
+        self._failed_steps += 1
+        events.extend(
+            _interrupted(generation)
+            for generation in self._rows
+            if self._known.pop(generation.request_id, None) is not None
+        )
+        self._rows.clear()
+        try:
+            self._cache.reset()
+        except Exception:  # without a cache nothing can run
+            logger.exception("the cache could not be set up again")
+            self._failed_steps = MAX_FAILED_STEPS
+        if self._failed_steps >= MAX_FAILED_STEPS:
+            self.healthy = False
+
+    def _close(self) -> None:
+        """End of the thread: whatever is still open fails, so that nobody waits for ever."""
+        with self._wake:
+            self._stopping = True
+            open_requests = list(self._known.values())
+            self._known.clear()
+            self._waiting.clear()
+            self._waiting_tokens = 0
+            self._rows.clear()
+        self._send([_interrupted(generation) for generation in open_requests])
+        if not self.healthy and self._on_fatal is not None:
+            self._on_fatal(f"{self._failed_steps} engine steps failed in a row")
+
+
+def _line_tokens(generation: Generation) -> int:
+    """What a request counts for in the waiting line."""
+    return len(generation.prompt) + min(generation.limit, OPEN_RESERVE)
+
+
+def _broken(generation: Generation) -> Failed:
+    message = "The model could not continue this answer"
+    return Failed(generation.request_id, "worker_error", message, generation.units)
+
+
+def _interrupted(generation: Generation) -> Failed:
+    return Failed(
+        generation.request_id,
+        "worker_error",
+        "The model was interrupted",
+        generation.units,
+        retryable=True,
+    )

@@ -1,0 +1,134 @@
+"""Reads of models and Runners, with a one-second memory for the hot path."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.utils.module_loading import import_string
+
+from casola_site.core.clock import now
+from casola_site.core.errors import InvalidRequest, ModelNotFound
+from inference.models import ModelSpec
+from jobs.contracts import TaskContract
+from jobs.enums import RunnerState
+from jobs.models import Runner
+from usage.pricing import Snapshot
+from usage.services import price_snapshot
+
+MEMORY_SECONDS = 1.0
+# Task -> the callable that checks a request body of the Task's own surface.
+TASK_CHECKS = {
+    "openai/chat-completion": "inference.api.openai.chat.check_body",
+    "test/echo": "inference.api.openai.chat.check_anything",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What a request needs to know of a ModelSpec."""
+
+    pk: int
+    spec_id: str
+    model_id: str
+    queue_id: str
+    tasks: frozenset[str]
+    is_demo: bool
+    prices: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRunner:
+    """A Runner that takes requests."""
+
+    runner_id: str
+    pk: int
+    queue_id: str
+    channel: str
+    outstanding: int
+
+
+@dataclass(slots=True)
+class Catalog:
+    """One reading of the tables: names are matched without case, by id or alias."""
+
+    by_name: dict[str, Model] = field(default_factory=dict)
+    runners: dict[str, list[LiveRunner]] = field(default_factory=dict)
+    read_at: float = 0.0
+
+
+def names_of(spec: ModelSpec) -> Iterable[str]:
+    """Every text that means this model."""
+    return [spec.model_id.lower(), *(str(alias).lower() for alias in spec.aliases)]
+
+
+def read_catalog() -> Catalog:
+    """Read enabled models and live Runners from the database."""
+    catalog = Catalog(read_at=time.monotonic())
+    for spec in ModelSpec.objects.filter(enabled=True).order_by("-pk"):
+        model = Model(
+            pk=spec.pk,
+            spec_id=spec.public_id,
+            model_id=spec.model_id,
+            queue_id=spec.queue_id,
+            tasks=frozenset(spec.tasks),
+            is_demo=spec.is_demo,
+            prices=price_snapshot(model_id=spec.model_id, now=now()),
+        )
+        catalog.by_name.update(dict.fromkeys(names_of(spec), model))
+    for row in Runner.objects.filter(state=RunnerState.LIVE).exclude(channel=""):
+        live = LiveRunner(row.public_id, row.pk, row.queue_id, row.channel, row.outstanding)
+        catalog.runners.setdefault(row.queue_id, []).append(live)
+    return catalog
+
+
+_lock = threading.Lock()
+_catalog = Catalog()
+
+
+def catalog() -> Catalog:
+    """The catalog, at most a second old."""
+    global _catalog
+    with _lock:
+        if time.monotonic() - _catalog.read_at > MEMORY_SECONDS:
+            _catalog = read_catalog()
+        return _catalog
+
+
+def catalog_in_memory() -> Catalog | None:
+    """The catalog without touching the database, or None when it is older than a second."""
+    found = _catalog
+    return found if time.monotonic() - found.read_at <= MEMORY_SECONDS else None
+
+
+def find_model(found: Catalog, name: str, *, task: str) -> Model:
+    """The enabled model of that name that serves the Task. Raises ModelNotFound."""
+    model = found.by_name.get(name.lower())
+    if model is None:
+        raise ModelNotFound(name)
+    if task not in model.tasks:
+        raise ModelNotFound(name, task=task)
+    return model
+
+
+def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskContract:
+    """What `POST /api/jobs` needs of a model (settings.JOB_TASKS).
+
+    Raises ModelNotFound, InvalidRequest for an unknown task, or DRF's ValidationError.
+    """
+    check = TASK_CHECKS.get(task)
+    if check is None:
+        raise InvalidRequest(f"There is no task {task[:60]!r}", code="invalid_value", param="task")
+    found = find_model(catalog(), model, task=task)
+    if not isinstance(payload.get("model"), str):
+        payload = {**payload, "model": model}
+    checked = import_string(check)(payload)
+    return TaskContract(found.model_id, found.queue_id, task, checked, found.prices)
+
+
+def enabled_specs() -> list[ModelSpec]:
+    """Models users may see, by name."""
+    return list(ModelSpec.objects.filter(enabled=True).order_by("model_id"))

@@ -1,0 +1,84 @@
+"""Bodies of the job API."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from casola_site.core.clock import unix
+from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictSerializer
+from jobs.enums import JobStatus
+from jobs.models import Job
+
+
+class InputField(serializers.DictField):
+    """The request body of the Task's own surface."""
+
+    default_error_messages = {"not_a_dict": "must be an object"}
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """As it is; the Task's own serializer checks it."""
+        if not isinstance(data, dict):
+            self.fail("not_a_dict", input_type=type(data).__name__)
+        return data
+
+
+class JobCreateSerializer(StrictSerializer):
+    """A Job to be done: the Task's own request body goes into `input`."""
+
+    model_id = StrictCharField(max_length=200)
+    task = StrictCharField(max_length=60)
+    input = InputField()
+    priority = StrictIntegerField(required=False, min_value=-10, max_value=10)
+
+
+class JobCreatedSerializer(serializers.Serializer):
+    """Where to look for it."""
+
+    id = serializers.UUIDField()
+    queue_id = serializers.CharField()
+
+
+class JobErrorSerializer(serializers.Serializer):
+    """Why a Job failed."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+
+
+class JobSerializer(serializers.Serializer):
+    """A Job."""
+
+    id = serializers.UUIDField()
+    queue_id = serializers.CharField()
+    model_id = serializers.CharField()
+    task = serializers.CharField()
+    status = serializers.ChoiceField(choices=JobStatus.choices)
+    progress = serializers.FloatField()
+    result = serializers.JSONField(allow_null=True)
+    error = JobErrorSerializer(allow_null=True)
+    usage = serializers.DictField(child=serializers.IntegerField())
+    attempts = serializers.IntegerField()
+    created_at = serializers.IntegerField()
+    started_at = serializers.IntegerField(allow_null=True)
+    completed_at = serializers.IntegerField(allow_null=True)
+
+    def to_representation(self, instance: Job) -> dict[str, Any]:
+        """Times as Unix seconds; no inside shows."""
+        error = instance.error
+        return {
+            "id": str(instance.pk),
+            "queue_id": instance.queue_id,
+            "model_id": instance.model_id,
+            "task": instance.task,
+            "status": instance.status,
+            "progress": instance.progress,
+            "result": instance.result,
+            "error": error and {"code": error.get("code"), "message": error.get("message")},
+            "usage": instance.units,
+            "attempts": instance.attempts,
+            "created_at": unix(instance.created_at),
+            "started_at": unix(instance.started_at),
+            "completed_at": unix(instance.completed_at),
+        }

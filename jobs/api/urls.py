@@ -1,0 +1,11 @@
+"""Job routes under /api."""
+
+from django.urls import path
+
+from jobs.api.views import JobCancelViewSet, JobViewSet
+
+urlpatterns = [
+    path("jobs", JobViewSet.as_view({"post": "create"})),
+    path("jobs/<str:job_id>", JobViewSet.as_view({"get": "retrieve"})),
+    path("jobs/<str:job_id>/cancel", JobCancelViewSet.as_view({"post": "create"})),
+]

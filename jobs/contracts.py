@@ -1,0 +1,34 @@
+"""How jobs asks inference about a model without importing it: a callable named in settings."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from usage.pricing import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class TaskContract:
+    """A model that serves a Task, and the input as it will be stored."""
+
+    model_id: str
+    queue_id: str
+    task: str
+    payload: dict[str, Any]
+    prices: Snapshot
+
+
+class FindContract(Protocol):
+    """Raises ModelNotFound, InvalidRequest or ValidationError."""
+
+    def __call__(self, *, model: str, task: str, payload: dict[str, Any]) -> TaskContract:
+        """The contract for one submission."""
+
+
+def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskContract:
+    """Ask whoever serves models here (settings.JOB_TASKS)."""
+    return import_string(settings.JOB_TASKS)(model=model, task=task, payload=payload)

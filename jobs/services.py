@@ -1,0 +1,444 @@
+"""The life of a Job: every move is one conditional update, with its UsageRecord and event.
+
+A Job's end, its UsageRecord and its last event share one transaction; a late finisher's update
+matches no row and its output is dropped.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, connection, transaction
+from django.db.models import Count, F, Max, Q
+from django.utils import timezone
+
+from accounts.models import Organization
+from casola_site.core import ids
+from casola_site.core.errors import Conflict, NotFound, QueueFull
+from jobs import events
+from jobs.enums import TERMINAL, JobStatus, Lane
+from jobs.models import Job, JobEvent
+from jobs.transitions import MAX_CRASHES, backoff_seconds, share
+from usage.pricing import Snapshot
+from usage.services import Consumption, record_usage
+
+CRASHED = {
+    "code": "worker_crashed",
+    "message": "The model runner crashed on this job three times",
+    "type": "api_error",
+}
+
+
+class JobNotFound(NotFound):
+    """404 in the seed's words."""
+
+    message = "Job not found"
+
+
+class JobAlreadyFinished(Conflict):
+    """409: a terminal Job cannot be cancelled."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"The job is already {status}")
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """On whose behalf a Job is made."""
+
+    organization_id: int
+    token_id: int | None
+    user_id: int | None
+    max_queued_jobs: int | None = None
+
+
+@dataclass(slots=True)
+class Outcome:
+    """How one attempt at a Job ended, as its Runner (or its web process) reports it.
+
+    `runner_id` and `attempt` are the fencing pair of a persisted Job; an interactive Job has no row
+    yet and brings its own columns. `charged` is False when the end was our fault.
+    """
+
+    job_id: str
+    status: JobStatus
+    organization_id: int
+    token_id: int | None
+    user_id: int | None
+    model_id: str
+    queue_id: str
+    task: str
+    units: dict[str, int]
+    created_at: datetime
+    started_at: datetime | None = None
+    first_output_at: datetime | None = None
+    runner_id: int | None = None
+    attempt: int | None = None
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    charged: bool = True
+    prices: Snapshot = field(default_factory=dict)
+    end_reason: str = ""
+
+    @property
+    def lane(self) -> Lane:
+        """Persisted Jobs were claimed, so they have an attempt."""
+        return Lane.INTERACTIVE if self.attempt is None else Lane.PERSISTED
+
+
+def submit_job(
+    *,
+    submitter: Submitter,
+    model_id: str,
+    queue_id: str,
+    task: str,
+    payload: dict[str, Any],
+    priority: int = 0,
+    now: datetime,
+) -> Job:
+    """A pending Job; its Runner is woken after the commit. Raises QueueFull at the plan's cap."""
+    with transaction.atomic():
+        cap = submitter.max_queued_jobs
+        if cap is not None:
+            # The Organization's row serialises its submitters, so the cap holds under concurrency.
+            Organization.objects.select_for_update().get(pk=submitter.organization_id)
+            waiting = Job.objects.filter(
+                organization_id=submitter.organization_id, status=JobStatus.PENDING
+            ).count()
+            if waiting >= cap:
+                raise QueueFull(cap)
+        job = Job.objects.create(
+            id=ids.job_id(),
+            organization_id=submitter.organization_id,
+            token_id=submitter.token_id,
+            user_id=submitter.user_id,
+            model_id=model_id,
+            queue_id=queue_id,
+            task=task,
+            input=payload,
+            priority=priority,
+            created_at=now,
+        )
+        JobEvent.objects.create(job=job, seq=1, type="created", at=now)
+        transaction.on_commit(lambda: events.wake(queue_id))
+    return job
+
+
+_ORGANIZATIONS_WAITING = """
+WITH RECURSIVE waiting(organization_id) AS (
+    SELECT min(organization_id) FROM jobs_job WHERE status = 'pending' AND queue_id = %s
+    UNION ALL
+    SELECT (SELECT min(organization_id) FROM jobs_job
+            WHERE status = 'pending' AND queue_id = %s AND organization_id > waiting.organization_id)
+    FROM waiting WHERE waiting.organization_id IS NOT NULL
+) SELECT organization_id FROM waiting WHERE organization_id IS NOT NULL
+"""
+
+
+def organizations_waiting(queue_id: str) -> list[int]:
+    """Organizations with a pending Job in the queue: one index probe each, however many Jobs."""
+    with connection.cursor() as cursor:
+        cursor.execute(_ORGANIZATIONS_WAITING, [queue_id, queue_id])
+        return [row[0] for row in cursor.fetchall()]
+
+
+def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
+    """Up to `free` Jobs for a Runner: fewest running organization first, then priority, then age.
+
+    A Job that crashed a Runner before is never among them: see `claim_suspect`.
+    """
+    if free <= 0:
+        return []
+    claimed: list[uuid.UUID] = []
+    with transaction.atomic():
+        waiting = organizations_waiting(queue_id)
+        if not waiting:
+            return []
+        running = dict(
+            Job.objects.filter(queue_id=queue_id, status=JobStatus.PROCESSING)
+            .values_list("organization_id")
+            .annotate(Count("pk"))
+        )
+        open_organizations = dict.fromkeys(waiting, free)
+        while len(claimed) < free and open_organizations:
+            turns = share(free=free - len(claimed), running=running, waiting=open_organizations)
+            for organization_id in dict.fromkeys(turns):
+                wanted = turns.count(organization_id)
+                rows = _lock_pending(queue_id, now).filter(
+                    organization_id=organization_id, crashes=0
+                )
+                taken = list(rows.exclude(pk__in=claimed)[:wanted].values_list("pk", flat=True))
+                claimed += taken
+                running[organization_id] = running.get(organization_id, 0) + len(taken)
+                if len(taken) < wanted:
+                    del open_organizations[organization_id]
+        return _take(claimed, runner_id=runner_id, now=now)
+
+
+def claim_suspect(*, runner_id: int, queue_id: str, now: datetime) -> Job | None:
+    """One Job that crashed a Runner before; the caller must run it alone."""
+    with transaction.atomic():
+        rows = _lock_pending(queue_id, now).filter(crashes__gt=0)
+        taken = list(rows[:1].values_list("pk", flat=True))
+        jobs = _take(taken, runner_id=runner_id, now=now)
+    return jobs[0] if jobs else None
+
+
+def suspect_waits(*, queue_id: str, now: datetime) -> bool:
+    """Whether a Job that must run alone is due."""
+    return Job.objects.filter(
+        _due(now), queue_id=queue_id, status=JobStatus.PENDING, crashes__gt=0
+    ).exists()
+
+
+def _due(now: datetime) -> Q:
+    return Q(available_at=None) | Q(available_at__lte=now)
+
+
+def _lock_pending(queue_id: str, now: datetime) -> Any:
+    pending = Job.objects.filter(_due(now), queue_id=queue_id, status=JobStatus.PENDING)
+    return pending.select_for_update(skip_locked=True).order_by("-priority", "created_at")
+
+
+def _take(claimed: Sequence[uuid.UUID], *, runner_id: int, now: datetime) -> list[Job]:
+    if not claimed:
+        return []
+    Job.objects.filter(pk__in=claimed, status=JobStatus.PENDING).update(
+        status=JobStatus.PROCESSING, runner_id=runner_id, attempts=F("attempts") + 1, started_at=now
+    )
+    jobs = list(
+        Job.objects.filter(pk__in=claimed, runner_id=runner_id, status=JobStatus.PROCESSING)
+    )
+    add_events([(job.pk, "claimed", {"attempt": job.attempts}) for job in jobs], at=now)
+    order = {pk: index for index, pk in enumerate(claimed)}
+    return sorted(jobs, key=lambda job: order[job.pk])
+
+
+def add_events(rows: Iterable[tuple[uuid.UUID, str, dict[str, Any]]], *, at: datetime) -> None:
+    """Append one event to each Job. Call while the Job's row is held by this transaction."""
+    rows = list(rows)
+    if not rows:
+        return
+    last = dict(
+        JobEvent.objects.filter(job_id__in=[row[0] for row in rows])
+        .values_list("job_id")
+        .annotate(Max("seq"))
+    )
+    JobEvent.objects.bulk_create(
+        JobEvent(job_id=pk, seq=last.get(pk, 0) + 1, type=type_, at=at, data=data)
+        for pk, type_, data in rows
+    )
+
+
+def checkpoint_units(*, runner_id: int, units: dict[str, dict[str, int]]) -> set[str]:
+    """Keep what running Jobs have produced so far; returns the ids this Runner no longer holds."""
+    held: set[str] = set()
+    with transaction.atomic():
+        for job_id, produced in units.items():
+            mine = Job.objects.filter(pk=job_id, runner_id=runner_id, status=JobStatus.PROCESSING)
+            if mine.update(units=produced):
+                held.add(job_id)
+    return set(units) - held
+
+
+def finish_jobs(outcomes: Sequence[Outcome]) -> set[str]:
+    """Write the ends of many Jobs in one transaction; returns the ids that were accepted.
+
+    An id that is missing was finished, cancelled or fenced before: publish nothing for it.
+    """
+    try:
+        with transaction.atomic():
+            return _finish(outcomes)
+    except IntegrityError:
+        if len(outcomes) == 1:
+            return set()
+    accepted: set[str] = set()
+    for outcome in outcomes:
+        accepted |= finish_jobs([outcome])
+    return accepted
+
+
+def _finish(outcomes: Sequence[Outcome]) -> set[str]:
+    now = timezone.now()
+    claimed = [o for o in outcomes if o.lane is Lane.PERSISTED]
+    direct = [o for o in outcomes if o.lane is Lane.INTERACTIVE]
+    accepted = [o for o in claimed if _finish_claimed(o, now)]
+    Job.objects.bulk_create(_direct_row(o, now) for o in direct)
+    add_events(
+        [(uuid.UUID(o.job_id), str(o.status), {"attempt": o.attempt}) for o in accepted], at=now
+    )
+    accepted += direct
+    record_usage(_consumption(o, now) for o in accepted)
+    return {o.job_id for o in accepted}
+
+
+def _finish_claimed(outcome: Outcome, now: datetime) -> bool:
+    mine = Job.objects.filter(
+        pk=outcome.job_id,
+        status=JobStatus.PROCESSING,
+        runner_id=outcome.runner_id,
+        attempts=outcome.attempt,
+    )
+    changed = mine.update(
+        status=outcome.status,
+        units=outcome.units,
+        result=outcome.result,
+        error=outcome.error,
+        progress=1.0 if outcome.status == JobStatus.COMPLETED else F("progress"),
+        first_output_at=outcome.first_output_at,
+        completed_at=now,
+    )
+    return changed == 1
+
+
+def _direct_row(outcome: Outcome, now: datetime) -> Job:
+    return Job(
+        id=uuid.UUID(outcome.job_id),
+        organization_id=outcome.organization_id,
+        token_id=outcome.token_id,
+        user_id=outcome.user_id,
+        model_id=outcome.model_id,
+        queue_id=outcome.queue_id,
+        task=outcome.task,
+        lane=Lane.INTERACTIVE,
+        status=outcome.status,
+        units=outcome.units,
+        error=outcome.error,
+        progress=1.0 if outcome.status == JobStatus.COMPLETED else 0.0,
+        attempts=1,
+        runner_id=outcome.runner_id,
+        created_at=outcome.created_at,
+        started_at=outcome.started_at,
+        first_output_at=outcome.first_output_at,
+        completed_at=now,
+    )
+
+
+def _consumption(outcome: Outcome, now: datetime) -> Consumption:
+    return Consumption(
+        job_id=outcome.job_id,
+        organization_id=outcome.organization_id,
+        token_id=outcome.token_id,
+        user_id=outcome.user_id,
+        model_id=outcome.model_id,
+        task=outcome.task,
+        status=outcome.status,
+        units=outcome.units,
+        charged=outcome.charged,
+        at=now,
+        prices=outcome.prices,
+    )
+
+
+def retry_job(*, outcome: Outcome, now: datetime) -> bool:
+    """Put a Job back after an error that may pass; the third such error ends it.
+
+    Returns whether this Runner still held it.
+    """
+    with transaction.atomic():
+        mine = Job.objects.select_for_update().filter(
+            pk=outcome.job_id,
+            status=JobStatus.PROCESSING,
+            runner_id=outcome.runner_id,
+            attempts=outcome.attempt,
+        )
+        job = mine.first()
+        if job is None:
+            return False
+        if job.failures + 1 >= MAX_CRASHES:
+            return bool(_finish([outcome]))
+        wait = timedelta(seconds=backoff_seconds(job.failures + 1))
+        mine.update(
+            status=JobStatus.PENDING,
+            runner=None,
+            failures=F("failures") + 1,
+            available_at=now + wait,
+        )
+        add_events([(job.pk, "retried", {"error": (outcome.error or {}).get("code", "")})], at=now)
+    return True
+
+
+def release_jobs(*, runner_id: int, crashed: bool) -> tuple[int, int]:
+    """Put back what a Runner held; returns (requeued, failed).
+
+    After a crash each Job's count goes up and the third crash fails it, uncharged.
+    """
+    now = timezone.now()
+    with transaction.atomic():
+        held = list(
+            Job.objects.select_for_update().filter(runner_id=runner_id, status=JobStatus.PROCESSING)
+        )
+        lost = [job for job in held if crashed and job.crashes + 1 >= MAX_CRASHES]
+        back = [job for job in held if job not in lost]
+        for job in lost:
+            _end(job, status=JobStatus.FAILED, error=CRASHED, charged=False, now=now)
+        Job.objects.filter(pk__in=[job.pk for job in back], status=JobStatus.PROCESSING).update(
+            status=JobStatus.PENDING, runner=None, crashes=F("crashes") + (1 if crashed else 0)
+        )
+        add_events([(job.pk, "crashed" if crashed else "released", {}) for job in back], at=now)
+        for queue_id in {job.queue_id for job in back}:
+            transaction.on_commit(lambda queue_id=queue_id: events.wake(queue_id))
+    return len(back), len(lost)
+
+
+def cancel_job(*, job: Job, prices: Snapshot, now: datetime) -> Job:
+    """Make the Job cancelled at once, charged with the units last reported.
+
+    Raises JobAlreadyFinished when it had ended.
+    """
+    with transaction.atomic():
+        current = Job.objects.select_for_update().get(pk=job.pk)
+        if current.status in TERMINAL:
+            raise JobAlreadyFinished(current.status)
+        was_running = current.status == JobStatus.PROCESSING
+        _end(current, status=JobStatus.CANCELLED, error=None, charged=True, now=now, prices=prices)
+        if was_running:
+            transaction.on_commit(lambda: events.request_cancel(current.queue_id, str(current.pk)))
+    current.refresh_from_db()
+    return current
+
+
+def _end(
+    job: Job,
+    *,
+    status: JobStatus,
+    error: dict[str, Any] | None,
+    charged: bool,
+    now: datetime,
+    prices: Snapshot | None = None,
+) -> None:
+    """End a Job whose row this transaction holds."""
+    Job.objects.filter(pk=job.pk).update(status=status, error=error, completed_at=now)
+    add_events([(job.pk, str(status), {})], at=now)
+    record_usage(
+        [
+            Consumption(
+                job_id=str(job.pk),
+                organization_id=job.organization_id,
+                token_id=job.token_id,
+                user_id=job.user_id,
+                model_id=job.model_id,
+                task=job.task,
+                status=status,
+                units=job.units,
+                charged=charged,
+                at=now,
+                prices=prices or {},
+            )
+        ]
+    )
+
+
+def find_job(*, organization_id: int, job_id: str) -> Job:
+    """The tenant's Job. Raises JobNotFound, the same for a stranger's, a ghost's and an odd id."""
+    parsed = ids.parse_job_id(job_id)
+    if parsed is None:
+        raise JobNotFound
+    try:
+        return Job.objects.for_organization(organization_id).get(pk=parsed)
+    except Job.DoesNotExist:
+        raise JobNotFound from None

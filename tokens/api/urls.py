@@ -1,0 +1,17 @@
+"""Token routes under /api."""
+
+from django.urls import path
+
+from tokens.api.views import MeViewSet, TokenViewSet
+
+urlpatterns = [
+    path("users/me", MeViewSet.as_view({"get": "retrieve"})),
+    path(
+        "organizations/<str:organization_id>/tokens",
+        TokenViewSet.as_view({"get": "list", "post": "create"}),
+    ),
+    path(
+        "organizations/<str:organization_id>/tokens/<str:token_id>",
+        TokenViewSet.as_view({"get": "retrieve", "delete": "destroy"}),
+    ),
+]

@@ -1,0 +1,202 @@
+"""Who a secret speaks for: looked up by hash, cached for at most 10 s, checked on every request.
+
+A cached Identity is only believed while its Organization's stamp in Redis is the one it was read
+under: revocation, role change and suspension write a new stamp, so they count from the next request
+on, in every process. Without Redis nothing is cached and each request reads the database.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import OrderedDict
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db.models import Q
+from django.utils import timezone
+from redis.exceptions import RedisError
+
+from accounts.models import Membership, Organization, OrganizationStatus
+from accounts.roles import scopes_of_role
+from casola_site.core import redis
+from casola_site.core.errors import AuthenticationFailed
+from casola_site.core.scopes import Scope, closure
+from tokens import keys
+from tokens.models import ApiToken, TokenStatus
+
+CACHE_SECONDS = 10.0
+CACHE_SIZE = 10_000
+STAMP_SECONDS = 30 * 24 * 3600
+USED_EVERY = timedelta(minutes=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """The caller as every layer sees it; `pk`s stay inside the process."""
+
+    token_pk: int
+    token_id: str
+    organization_pk: int
+    organization_id: str
+    user_pk: int | None
+    scopes: frozenset[Scope]
+    allowed_models: tuple[str, ...] | None
+    allowed_ips: tuple[str, ...] | None
+    api_requests_per_minute: int | None
+    job_submissions_per_minute: int | None
+    max_queued_jobs: int | None
+    expires_at: float | None
+    stamp: str
+    is_authenticated: bool = True
+
+    def may_use(self, model_id: str) -> bool:
+        """Whether the token's model allow-list admits the model."""
+        return self.allowed_models is None or model_id in self.allowed_models
+
+
+class _Cache:
+    def __init__(self) -> None:
+        self.entries: OrderedDict[str, tuple[float, Identity]] = OrderedDict()
+
+    def get(self, digest: str) -> Identity | None:
+        found = self.entries.get(digest)
+        if found is None:
+            return None
+        until, identity = found
+        now = time.time()
+        if until < now or (identity.expires_at is not None and identity.expires_at <= now):
+            self.entries.pop(digest, None)
+            return None
+        return identity
+
+    def put(self, digest: str, identity: Identity) -> None:
+        self.entries[digest] = (time.time() + CACHE_SECONDS, identity)
+        while len(self.entries) > CACHE_SIZE:
+            self.entries.popitem(last=False)
+
+    def drop(self, digest: str) -> None:
+        self.entries.pop(digest, None)
+
+
+_cache = _Cache()
+_organization_of: OrderedDict[str, str] = OrderedDict()  # a token's Organization never changes
+
+
+def stamp_key(organization_id: str) -> str:
+    """Where an Organization's stamp lives in Redis."""
+    return f"casola:stamp:{organization_id}"
+
+
+def invalidate(organization_id: str) -> None:
+    """Make every cached Identity of the Organization worthless. Call after the commit."""
+    try:
+        redis.client().set(stamp_key(organization_id), secrets.token_hex(8), ex=STAMP_SECONDS)
+    except RedisError:
+        # Nothing is cached while Redis is away; entries from before live 10 s at most.
+        return
+
+
+def _current_stamp(organization_id: str) -> str:
+    """The stamp, made when there is none. Raises RedisError."""
+    client = redis.client()
+    key = stamp_key(organization_id)
+    client.set(key, secrets.token_hex(8), ex=STAMP_SECONDS, nx=True)
+    found: Any = client.get(key)
+    return found.decode() if found else ""
+
+
+def secret_of(header: str | None) -> str:
+    """The secret in an Authorization header (`Bearer` or `Key`, any case).
+
+    Raises AuthenticationFailed for everything that is not one of our secrets, before any look-up.
+    """
+    scheme, _, secret = (header or "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() not in ("bearer", "key") or not keys.is_well_formed(secret):
+        raise AuthenticationFailed
+    return secret
+
+
+def cached(digest: str) -> Identity | None:
+    """The Identity if it was read within 10 s; its stamp is still to be compared."""
+    return _cache.get(digest)
+
+
+def forget(digest: str) -> None:
+    """Drop one cached Identity (its stamp was an old one)."""
+    _cache.drop(digest)
+
+
+def load(digest: str) -> Identity:
+    """Read the Identity from the database and cache it. Raises AuthenticationFailed."""
+    stamp = ""
+    organization_id = _organization_of.get(digest)
+    if organization_id is None:
+        row = ApiToken.objects.filter(hash=digest).values_list("organization__public_id").first()
+        if row is None:
+            raise AuthenticationFailed
+        organization_id = _organization_of[digest] = row[0]
+        while len(_organization_of) > CACHE_SIZE:
+            _organization_of.popitem(last=False)
+    try:
+        stamp = _current_stamp(organization_id)  # before the row: a revocation in between shows
+    except RedisError:
+        _cache.drop(digest)
+    identity = _read(digest, stamp)
+    if stamp:
+        _cache.put(digest, identity)
+    return identity
+
+
+load_async = sync_to_async(load, thread_sensitive=False)
+
+
+def _read(digest: str, stamp: str) -> Identity:
+    token = (
+        ApiToken.objects.select_related("organization__plan")
+        .filter(hash=digest, status=TokenStatus.ACTIVE)
+        .first()
+    )
+    now = timezone.now()
+    if token is None or (token.expires_at is not None and token.expires_at <= now):
+        raise AuthenticationFailed
+    organization = token.organization
+    if organization.status != OrganizationStatus.ACTIVE:
+        raise AuthenticationFailed
+    scopes = closure(token.scopes)
+    if token.created_by_id is not None and not token.is_service_account:
+        scopes &= role_scopes(organization, token.created_by_id)
+    if not scopes:
+        raise AuthenticationFailed
+    ApiToken.objects.filter(
+        Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY), pk=token.pk
+    ).update(last_used_at=now)
+    plan = organization.plan
+    return Identity(
+        token_pk=token.pk,
+        token_id=token.public_id,
+        organization_pk=organization.pk,
+        organization_id=organization.public_id,
+        user_pk=token.created_by_id,
+        scopes=scopes,
+        allowed_models=None if token.allowed_models is None else tuple(token.allowed_models),
+        allowed_ips=None if token.allowed_ips is None else tuple(token.allowed_ips),
+        api_requests_per_minute=plan.api_requests_per_minute,
+        job_submissions_per_minute=plan.job_submissions_per_minute,
+        max_queued_jobs=plan.max_queued_jobs,
+        expires_at=None if token.expires_at is None else token.expires_at.timestamp(),
+        stamp=stamp,
+    )
+
+
+def role_scopes(organization: Organization, user_id: int) -> frozenset[Scope]:
+    """What the user's present role in the Organization allows; nothing for a stranger."""
+    membership = Membership.objects.filter(
+        organization=organization, user_id=user_id, user__is_active=True
+    ).first()
+    if membership is None:
+        return frozenset()
+    return scopes_of_role(membership.role, system_organization=organization.is_system)

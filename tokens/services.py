@@ -1,0 +1,116 @@
+"""Issuing and revoking tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from django.db import transaction
+
+from accounts.models import Organization, User
+from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
+from casola_site.core.scopes import TENANT_SCOPES, Scope, closure
+from tokens import keys
+from tokens.identity import invalidate, role_scopes
+from tokens.models import ApiToken, TokenStatus
+
+
+class TokenNotFound(NotFound):
+    """404."""
+
+    message = "Token not found"
+
+
+class ScopeTooBroad(PermissionDenied):
+    """403: the new token would reach further than its maker."""
+
+    def __init__(self, scopes: Iterable[str]) -> None:
+        super().__init__(f"You cannot grant {', '.join(sorted(scopes))}", code="insufficient_scope")
+
+
+def check_scopes(scopes: Iterable[str], *, organization: Organization) -> list[Scope]:
+    """The scopes in order, without doubles. Raises InvalidRequest for unknown or foreign ones."""
+    chosen: list[Scope] = []
+    for word in scopes:
+        if word not in Scope.__members__.values():
+            raise InvalidRequest(
+                f"There is no scope {word!r}", code="invalid_value", param="scopes"
+            )
+        scope = Scope(word)
+        if scope not in TENANT_SCOPES and not organization.is_system:
+            raise InvalidRequest(
+                f"{scope} is for the system organization only", code="invalid_value", param="scopes"
+            )
+        if scope not in chosen:
+            chosen.append(scope)
+    if not chosen:
+        raise InvalidRequest(
+            "A token needs at least one scope", code="invalid_value", param="scopes"
+        )
+    return chosen
+
+
+def issue_token(
+    *,
+    organization: Organization,
+    created_by: User | None,
+    name: str,
+    scopes: Iterable[str],
+    now: datetime,
+    granted_by: frozenset[Scope] | None = None,
+    description: str = "",
+    allowed_models: list[str] | None = None,
+    allowed_ips: list[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[ApiToken, str]:
+    """A new token and its secret, which is shown this once.
+
+    Never broader than the creator's role nor than `granted_by`, the closure of the token that
+    minted it. Raises InvalidRequest or ScopeTooBroad.
+    """
+    chosen = check_scopes(scopes, organization=organization)
+    wanted = closure(chosen)
+    for limit in (
+        granted_by,
+        role_scopes(organization, created_by.pk) if created_by is not None else None,
+    ):
+        if limit is not None and not wanted <= limit:
+            raise ScopeTooBroad(wanted - limit)
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequest("The expiry is in the past", code="invalid_value", param="expires_at")
+    secret = keys.new_secret()
+    token = ApiToken.objects.create(
+        organization=organization,
+        created_by=created_by,
+        name=name,
+        description=description,
+        hash=keys.digest(secret),
+        prefix=secret[: keys.SHOWN],
+        last_four=secret[-4:],
+        scopes=[str(scope) for scope in chosen],
+        allowed_models=allowed_models,
+        allowed_ips=allowed_ips,
+        expires_at=expires_at,
+        created_at=now,
+    )
+    return token, secret
+
+
+def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
+    """The tenant's token. Raises TokenNotFound."""
+    try:
+        return ApiToken.objects.get(organization_id=organization_pk, public_id=token_id)
+    except ApiToken.DoesNotExist:
+        raise TokenNotFound from None
+
+
+def revoke_token(*, token: ApiToken, now: datetime) -> ApiToken:
+    """Make the token worthless from the next request on; revoking twice changes nothing."""
+    changed = ApiToken.objects.filter(pk=token.pk, status=TokenStatus.ACTIVE).update(
+        status=TokenStatus.REVOKED, revoked_at=now
+    )
+    if changed:
+        organization_id = token.organization.public_id
+        transaction.on_commit(lambda: invalidate(organization_id))
+    token.refresh_from_db()
+    return token

@@ -1,0 +1,60 @@
+"""Writing the ledger. Always called inside the transaction that ends the Job."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from usage.models import UNITS, Price, UsageRecord
+from usage.pricing import Snapshot, amount_of
+
+
+@dataclass(frozen=True, slots=True)
+class Consumption:
+    """What one finished Job used; `charged` is False when its end was our fault."""
+
+    job_id: str
+    organization_id: int
+    token_id: int | None
+    user_id: int | None
+    model_id: str
+    task: str
+    status: str
+    units: Mapping[str, int]
+    charged: bool
+    at: datetime
+    prices: Snapshot = field(default_factory=dict)
+
+
+def price_snapshot(*, model_id: str, now: datetime) -> Snapshot:
+    """The prices in force for a model: unit -> [amount, per]."""
+    snapshot: Snapshot = {}
+    rows = Price.objects.filter(model_id=model_id, valid_from__lte=now).order_by("valid_from", "pk")
+    for row in rows:
+        snapshot[row.unit] = [str(row.amount), row.per]
+    return snapshot
+
+
+def record_usage(consumptions: Iterable[Consumption]) -> None:
+    """One UsageRecord each. Raises IntegrityError when a Job already has one."""
+    UsageRecord.objects.bulk_create([_record(item) for item in consumptions])
+
+
+def _record(item: Consumption) -> UsageRecord:
+    units: dict[str, Any] = {unit: int(item.units.get(unit, 0)) for unit in UNITS}
+    return UsageRecord(
+        job_id=item.job_id,
+        organization_id=item.organization_id,
+        token_id=item.token_id,
+        user_id=item.user_id,
+        model_id=item.model_id,
+        task=item.task,
+        status=item.status,
+        prices=item.prices,
+        amount=amount_of(units, item.prices) if item.charged else Decimal(0),
+        created_at=item.at,
+        **units,
+    )

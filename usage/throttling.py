@@ -1,0 +1,173 @@
+"""Rate limits: the plan's two sliding windows, and the doors without a token.
+
+One Redis script per (Organization, class) decides and counts at once, so the limit is exact over
+all processes and hosts and no 60 s anywhere admit more than it. The same round trip compares the
+stamp that the caller's cached Identity was read under. When Redis is away each web process grants
+its share of the limit.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+import time
+from typing import Any
+
+from django.conf import settings
+from django_ratelimit.core import is_ratelimited
+from redis.exceptions import RedisError
+from rest_framework.throttling import BaseThrottle
+
+from casola_site.core import redis
+from casola_site.core.errors import RateLimited
+from tokens.identity import Identity, stamp_key
+from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass
+
+FAILED_AUTHENTICATION_RATE = "300/m"
+
+# KEYS: window, stamp. ARGV: limit (-1: none), expected stamp ("": any), member.
+# Answer: {state, remaining, microseconds until room}; state 1 admitted, 0 refused, -1 stale stamp.
+SCRIPT = """
+if ARGV[2] ~= '' and redis.call('GET', KEYS[2]) ~= ARGV[2] then return {-1, 0, 0} end
+local limit = tonumber(ARGV[1])
+if limit < 0 then return {1, 0, 0} end
+local clock = redis.call('TIME')
+local now = clock[1] * 1000000 + clock[2]
+local last = redis.call('ZRANGE', KEYS[1], -1, -1, 'WITHSCORES')
+if last[2] and tonumber(last[2]) > now then now = tonumber(last[2]) end
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '(' .. string.format('%.0f', now - 60000000))
+local used = redis.call('ZCARD', KEYS[1])
+local state = 0
+if used < limit then
+  redis.call('ZADD', KEYS[1], string.format('%.0f', now), ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], 61000)
+  used = used + 1
+  state = 1
+end
+local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')
+local wait = 60000000
+if first[2] then wait = tonumber(first[2]) + 60000000 - now end
+return {state, limit - used, wait}
+"""
+
+_local = LocalWindow()
+
+
+class StaleIdentity(Exception):
+    """The Organization's stamp has changed since the Identity was read: read it again."""
+
+
+def limit_of(identity: Identity, rate_class: RateClass) -> int | None:
+    """The plan's allowance per minute."""
+    if rate_class is RateClass.JOB_SUBMISSION:
+        return identity.job_submissions_per_minute
+    return identity.api_requests_per_minute
+
+
+def _arguments(
+    identity: Identity, rate_class: RateClass, limit: int | None
+) -> tuple[list[str], list[Any]]:
+    keys = [
+        f"casola:rate:{identity.organization_id}:{rate_class}",
+        stamp_key(identity.organization_id),
+    ]
+    return keys, [-1 if limit is None else limit, identity.stamp, secrets.token_hex(8)]
+
+
+def _decision(answer: list[int], limit: int | None) -> Decision:
+    state, remaining, wait = answer
+    if state < 0:
+        raise StaleIdentity
+    if limit is None:
+        return UNLIMITED
+    return Decision(state == 1, limit, max(0, remaining), wait / 1_000_000)
+
+
+def local_share(identity: Identity, rate_class: RateClass, limit: int | None) -> Decision:
+    """This process's share of the limit while Redis is away."""
+    if limit is None:
+        return UNLIMITED
+    share = max(1, limit // settings.WEB_WORKERS)
+    return _local.admit(f"{identity.organization_id}:{rate_class}", share, time.monotonic())
+
+
+def admit(identity: Identity, rate_class: RateClass) -> Decision:
+    """Count one request of the class. Raises StaleIdentity, in which case nothing was counted."""
+    limit = limit_of(identity, rate_class)
+    keys, arguments = _arguments(identity, rate_class, limit)
+    try:
+        answer = _script(redis.client())(keys=keys, args=arguments)
+    except RedisError:
+        return local_share(identity, rate_class, limit)
+    return _decision(answer, limit)
+
+
+async def admit_async(identity: Identity, rate_class: RateClass) -> Decision:
+    """`admit` on the event loop."""
+    limit = limit_of(identity, rate_class)
+    keys, arguments = _arguments(identity, rate_class, limit)
+    try:
+        answer = await _script(redis.async_client())(keys=keys, args=arguments)
+    except RedisError:
+        return local_share(identity, rate_class, limit)
+    return _decision(answer, limit)
+
+
+def _script(client: Any) -> Any:
+    found = getattr(client, "_casola_admit", None)
+    if found is None:
+        found = client._casola_admit = client.register_script(SCRIPT)
+    return found
+
+
+def refusal(decision: Decision) -> RateLimited:
+    """The seed's 429."""
+    return RateLimited(retry_after=math.ceil(decision.reset_seconds), headers=decision.headers())
+
+
+def rate_class_of(view: Any, method: str) -> RateClass:
+    """What the view declares for the method; everything undeclared is an API request."""
+    declared = getattr(view, "rate_classes", None) or {}
+    return declared.get(method, RateClass.API_REQUEST)
+
+
+class PlanThrottle(BaseThrottle):
+    """DRF's door to `admit`; the decision is kept on the request for the answer's headers."""
+
+    def allow_request(self, request: Any, view: Any) -> bool:
+        """True, or raises the seed's 429."""
+        identity: Identity | None = request.auth
+        if identity is None:
+            return True
+        rate_class = rate_class_of(view, request.method)
+        try:
+            decision = admit(identity, rate_class)
+        except StaleIdentity:
+            decision = admit(request.authenticators[0].reload(request), rate_class)
+        request.rate_decision = decision
+        if not decision.admitted:
+            raise refusal(decision)
+        return True
+
+
+class _Door:
+    """The two attributes of a request that django_ratelimit reads."""
+
+    def __init__(self, address: str) -> None:
+        self.META = {"REMOTE_ADDR": address}
+        self.method = "POST"
+
+
+def failed_authentication(address: str) -> bool:
+    """Count a failed attempt from this address; True when it made too many within a minute."""
+    try:
+        return is_ratelimited(
+            _Door(address),  # type: ignore[arg-type]
+            group="failed-authentication",
+            key=lambda _group, _request: address,
+            rate=FAILED_AUTHENTICATION_RATE,
+            increment=True,
+        )
+    except (RedisError, ConnectionError):
+        decision = _local.admit(f"door:{address}", 300, time.monotonic())
+        return not decision.admitted
