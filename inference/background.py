@@ -6,9 +6,9 @@ import logging
 import os
 from typing import Any
 
-import psutil
 from django.conf import settings
 
+from inference import processes
 from inference.execution import RunnerHost
 from inference.keeper import Keeper
 from inference.models import ModelSpec, Placement
@@ -40,14 +40,13 @@ def run_placement(placement_id: str, **_: Any) -> None:
     if placement is None:
         return
     spec = placement.spec
-    process = psutil.Process()
     row = register_runner(
         placement_id=placement_id,
         queue_id=spec.queue_id,
         model_id=spec.model_id,
         node=placement.node,
         pid=os.getpid(),
-        pid_start=process.create_time(),
+        pid_start=processes.own_start(),
         capacity=spec.slots,
     )
     keeper = Keeper(row=row, placement_id=placement_id)
