@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -194,8 +195,12 @@ def test_second_start_is_refused_while_the_first_lives(world):
 
 def test_torch_works_in_the_task(world):
     placement = world.want("a", torch=True)
-    world.start()
-    assert live(world, placement, 40).detail == "8000000"
+    node = world.start()
+    runner = live(world, placement, 40)
+    assert runner.detail == "8000000"
+    assert _has_torch(runner.pid)
+    assert not _has_torch(node.process.pid)
+    assert not _has_torch(node.sentinel().pid)
 
 
 def test_placing_and_stopping_one_leaves_the_other_alone(world):
@@ -248,6 +253,10 @@ def replacement(world: World, placement, first):
 def _read(world: World, name: str) -> str:
     path = world.var_dir / name
     return path.read_text() if path.exists() else ""
+
+
+def _has_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def _own(node, child: int) -> list[int]:
