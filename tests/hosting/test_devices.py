@@ -69,7 +69,9 @@ CONFIG = {
 
 def test_an_estimate_counts_weights_cache_and_margin(tmp_path):
     need = estimates.estimate(write_model(tmp_path, CONFIG), dtype="auto", slots=2, context=None)
-    cache = 2 * 100 * (2 * 3 * 2 * 16)  # slots, tokens, and per token: k and v, layers, heads, width
+    cache = (
+        2 * 100 * (2 * 3 * 2 * 16)
+    )  # slots, tokens, and per token: k and v, layers, heads, width
     assert need.accelerator == 2346 + cache * 2 + estimates.MARGIN_BYTES
     assert need.cpu == 4646 + cache * 4 + estimates.MARGIN_BYTES
 
@@ -82,7 +84,9 @@ def test_an_estimate_reads_a_nested_config_and_survives_broken_files(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 1000)
     assert estimates.weight_bytes(tmp_path, 4) == 1000
     assert estimates.estimate(tmp_path, dtype="auto", slots=2, context=None).cpu > 1000
-    assert estimates.estimate(None, dtype="auto", slots=1, context=None).cpu == estimates.UNKNOWN_BYTES
+    assert (
+        estimates.estimate(None, dtype="auto", slots=1, context=None).cpu == estimates.UNKNOWN_BYTES
+    )
 
 
 def test_a_folder_is_found_in_the_project_or_the_hub(tmp_path):

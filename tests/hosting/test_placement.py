@@ -77,7 +77,10 @@ def test_one_copy_too_many_leaves_when_idle():
     newer = replace(placed("m", node="o", used_at=NOW - 10), id="p-m2")
     result = decide([spec("m")], [older, newer], hosts)
     assert result.actions == [Evict("p-m", "n", "one copy too many")]
-    assert decide([spec("m")], [replace(older, busy=True), newer], hosts).evicts[0].placement_id == "p-m2"
+    assert (
+        decide([spec("m")], [replace(older, busy=True), newer], hosts).evicts[0].placement_id
+        == "p-m2"
+    )
 
 
 def test_the_least_recently_used_idle_model_makes_room():
