@@ -198,7 +198,7 @@ def test_a_runner_that_fails_again_and_again_has_to_wait():
 def test_failures_are_forgiven_after_a_steady_minute(process):
     want()
     scene = Scene()
-    placement, runner = hosted(scene, process)
+    hosted(scene, process)
     Placement.objects.update(failures=5)
     scene.cycle(59)
     assert Placement.objects.get().failures == 5
@@ -221,7 +221,7 @@ def test_a_task_that_vanished_without_a_runner_is_asked_again(settings):
 def test_a_frozen_runner_is_fenced_and_killed(process):
     want()
     scene = Scene()
-    placement, runner = hosted(scene, process)
+    _, runner = hosted(scene, process)
     Runner.objects.update(heartbeat_at=leases.ago(3600))
     scene.cycle(6)
     runner.refresh_from_db()
@@ -244,7 +244,7 @@ def test_a_runner_that_ended_its_lease_must_end_its_process(process):
 def test_a_stopping_placement_is_stopped_when_its_process_is_gone(process):
     spec = want()
     scene = Scene()
-    placement, runner = hosted(scene, process)
+    placement, _ = hosted(scene, process)
     ModelSpec.objects.update(enabled=False)
     scene.cycle()
     assert state(placement) == PlacementState.STOPPING

@@ -36,6 +36,23 @@ def test_gpus_are_read_from_the_table():
     assert parse_gpus("0, [N/A]\nNo devices were found\n") == []
 
 
+@pytest.mark.parametrize(
+    ("wish", "sizes"),
+    [
+        (None, [8, 4, 2]),
+        ("", []),
+        ("-1", []),
+        ("2,0", [2, 8]),
+        ("1,7,0", [4]),
+        ("GPU-abc,GPU-def", [2, 2]),
+    ],
+)
+def test_only_visible_gpus_count_under_the_numbers_torch_gives_them(wish, sizes):
+    found = [DeviceMemory(f"cuda:{index}", size) for index, size in enumerate([8, 4, 2])]
+    expected = [DeviceMemory(f"cuda:{index}", size) for index, size in enumerate(sizes)]
+    assert devices.visible(found, wish) == expected
+
+
 @pytest.mark.parametrize("script", ["exit 9", "sleep 30", "echo nonsense"])
 def test_a_broken_nvidia_smi_means_no_gpu(tmp_path, monkeypatch, script):
     program = tmp_path / "nvidia-smi"

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import psutil
 import pytest
+from django.db import connections
 
 from casola_site.core import queue
 from inference import processes
 from jobs.enums import RunnerState
-from tests.hosting.live import CLUSTER, World, took, until
+from tests.hosting.live import ALIAS, CLUSTER, World, took, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 START = 20  # seconds a start may take on a loaded machine
@@ -201,6 +202,10 @@ def test_torch_works_in_the_task(world):
     assert _has_torch(runner.pid)
     assert not _has_torch(node.process.pid)
     assert not _has_torch(node.sentinel().pid)
+    environment = Path(f"/proc/{runner.pid}/environ").read_text().split("\0")
+    assert "OMP_WAIT_POLICY=passive" in environment
+    assert "HF_HUB_OFFLINE=1" in environment
+    assert any(entry.startswith("OMP_NUM_THREADS=") for entry in environment)
 
 
 def test_placing_and_stopping_one_leaves_the_other_alone(world):
@@ -226,6 +231,25 @@ def test_frozen_runner_is_fenced_killed_and_replaced(world):
         lambda: not processes.is_running(first.pid, first.pid_start), 3, "the frozen process ended"
     )
     assert world.runners(placement)[0].state == RunnerState.DEAD
+
+
+def test_lost_database_connections_are_survived(world):
+    if connections[ALIAS].vendor != "postgresql":
+        pytest.skip("SQLite has no connections to lose")
+    nodes = [world.start("default"), world.start()]
+    for node in nodes:
+        node.children()
+    for _ in range(3):
+        with connections[ALIAS].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(0.5)
+    world.enqueue("default", "tests.hosting.standin.write", "after-loss")
+    until(lambda: _read(world, "after-loss"), 10)
+    live(world, world.want("a"))
+    assert [node.process.poll() for node in nodes] == [None, None]
 
 
 def test_models_load_one_at_a_time(world):
