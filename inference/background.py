@@ -63,9 +63,6 @@ def run_placement(placement_id: str, **_: Any) -> None:
     except LoadError as error:
         detail = str(error)
         logger.error("cannot load %s: %s", spec.model_id, detail)  # noqa: TRY400 - the text is meant for staff
-        Placement.objects.filter(pk=placement.pk).update(
-            detail=detail[:500], failures=placement.failures + 1
-        )
     finally:
         keeper.close()
         fence_runner(runner_id=row.pk, crashed=False, detail=detail)

@@ -18,6 +18,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from casola_site.core import errors
+from casola_site.core.clock import now
 from casola_site.core.database import in_thread
 from inference import frames, hosting
 from inference.frames import ACK_SECONDS, BEAT_SECONDS, SILENCE_SECONDS
@@ -30,8 +31,15 @@ TICK_SECONDS = 0.25
 MAX_RESENDS = 3
 COLD_RUNNER_POLL = 0.2
 
+
+def ask_for(model: Model) -> bool:
+    """Record demand for a model nobody holds; returns whether any node could load it."""
+    hosting.want_model(spec_id=model.spec_id, now=now())
+    return hosting.alive_nodes().exists()
+
+
 read_catalog_async = in_thread(catalog)
-want_model_async = in_thread(hosting.want_model)
+ask_for_async = in_thread(ask_for)
 
 
 @dataclass(slots=True)
@@ -152,7 +160,7 @@ class Hub:
                 return
             if not asked:
                 asked = True
-                if not await want_model_async(model.pk):
+                if not await ask_for_async(model):
                     raise errors.Unavailable(
                         f"The model '{model.model_id}' is offline",
                         code="model_unavailable",
@@ -268,15 +276,15 @@ class Hub:
         last_beat = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            now = time.monotonic()
+            moment = time.monotonic()
             if self.exchanges:
-                await self._watch_exchanges(now)
-            if now - last_beat >= BEAT_SECONDS:
-                last_beat = now
+                await self._watch_exchanges(moment)
+            if moment - last_beat >= BEAT_SECONDS:
+                last_beat = moment
                 for channel in self.outstanding:
                     self.link.put(channel, [frames.BEAT])
 
-    async def _watch_exchanges(self, now: float) -> None:
+    async def _watch_exchanges(self, moment: float) -> None:
         try:
             found = await self.catalog()
         except DatabaseError:
@@ -294,7 +302,7 @@ class Hub:
             gone = live is not None and runner.channel not in live and silent > 2 * BEAT_SECONDS
             if silent > SILENCE_SECONDS or gone or exchange.resends > MAX_RESENDS:
                 self._runner_silent(exchange, found)
-            elif not exchange.is_acknowledged and now - exchange.sent_at > ACK_SECONDS * (
+            elif not exchange.is_acknowledged and moment - exchange.sent_at > ACK_SECONDS * (
                 exchange.resends + 1
             ):
                 exchange.resends += 1

@@ -24,7 +24,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CHAT = "/openai/v1/chat/completions"
 
 
-def wait_until(condition, *, seconds: float = 30.0, every: float = 0.05, what: str = "the condition"):
+def wait_until(
+    condition, *, seconds: float = 30.0, every: float = 0.05, what: str = "the condition"
+):
     """The first true value of `condition()`; fails after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
@@ -56,7 +58,9 @@ class Live:
         database_url = os.environ.get("DATABASE_URL", "")
         if database_url:
             database_url = fresh_database(database_url)
-        return cls(var_dir=folder, redis_url=os.environ["REDIS_URL"], database_url=database_url, **options)
+        return cls(
+            var_dir=folder, redis_url=os.environ["REDIS_URL"], database_url=database_url, **options
+        )
 
     @property
     def url(self) -> str:
@@ -123,7 +127,9 @@ class Live:
 
     def wait_ready(self, model: str = "test/echo", seconds: float = 60) -> None:
         wait_until(lambda: self.get("/readyz").status_code == 200, seconds=seconds, what="readyz")
-        wait_until(lambda: self.status_of(model) == "online", seconds=seconds, what=f"{model} online")
+        wait_until(
+            lambda: self.status_of(model) == "online", seconds=seconds, what=f"{model} online"
+        )
 
     def status_of(self, model: str) -> str:
         models = self.get("/api/model-status").json()["models"]
@@ -149,7 +155,9 @@ class Live:
     def get(self, path: str, key: str | None = None, **options: Any) -> httpx.Response:
         return httpx.get(self.url + path, headers=self.headers(key), timeout=30, **options)
 
-    def post(self, path: str, body: Any = None, key: str | None = None, **options: Any) -> httpx.Response:
+    def post(
+        self, path: str, body: Any = None, key: str | None = None, **options: Any
+    ) -> httpx.Response:
         headers = {**self.headers(key), **options.pop("headers", {})}
         return httpx.post(self.url + path, json=body, headers=headers, timeout=150, **options)
 
@@ -160,7 +168,9 @@ class Live:
     def job(self, job_id: str, key: str | None = None) -> dict[str, Any]:
         return self.get(f"/api/jobs/{job_id}", key).json()
 
-    def wait_job(self, job_id: str, *, seconds: float = 30, key: str | None = None) -> dict[str, Any]:
+    def wait_job(
+        self, job_id: str, *, seconds: float = 30, key: str | None = None
+    ) -> dict[str, Any]:
         """The Job once it has ended."""
 
         def ended() -> dict[str, Any] | None:

@@ -22,12 +22,10 @@ import asyncio
 import ipaddress
 import logging
 import os
-import re
 import signal
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from time import monotonic
@@ -45,12 +43,21 @@ from twisted.protocols.basic import LineReceiver
 from twisted.python.failure import Failure
 from twisted.web import http
 
-from casola_site.core.errors import render_raw
+from casola_site.core.guard_rules import (
+    Draining,
+    GuardConfig,
+    Headers,
+    draining,
+    envelope,
+    refusal,
+    response_head,
+)
+
+__all__ = ["ClientGone", "GuardConfig", "GuardedServer", "draining", "envelope"]
 
 logger = logging.getLogger("casola.web")
 
 Message = MutableMapping[str, Any]
-Headers = list[tuple[bytes, bytes]]
 
 _READ_SIZE = 64 * 1024
 _SPOOL_IN_MEMORY = 256 * 1024
@@ -60,29 +67,6 @@ _GOING_AWAY = 1001
 _BAD_VALUE_BYTES = b"\x0b\x0c\x1c\x1d\x1e\x85"
 _NOT_FOR_APPS = frozenset({b"daphne-root-path"})
 _HOP_HEADERS = frozenset({b"transfer-encoding", b"connection"})
-_TOKEN = re.compile(rb"[-!#$%&'*+.^_`|~0-9a-zA-Z]+")
-
-INVALID_REQUEST = "invalid_request_error"
-_REFUSALS: dict[int, tuple[str, str, str]] = {
-    400: ("invalid_request", "The request could not be understood", INVALID_REQUEST),
-    401: ("invalid_api_key", "No API key was given", "authentication_error"),
-    403: ("forbidden", "Access denied", "permission_error"),
-    404: ("not_found", "Not found", "not_found_error"),
-    405: ("method_not_allowed", "Method not allowed", INVALID_REQUEST),
-    408: ("request_timeout", "The request was not sent completely in time", INVALID_REQUEST),
-    413: ("payload_too_large", "The request body is too large", INVALID_REQUEST),
-    429: ("rate_limit", "Too many connections", "rate_limit_error"),
-    431: ("invalid_request", "The request line or headers are too large", INVALID_REQUEST),
-    500: ("internal_error", "Internal server error", "api_error"),
-    503: ("service_unavailable", "The server is not available right now", "api_error"),
-    504: ("timeout", "The request took too long", "api_error"),
-}
-_EXTRA_HEADERS: dict[int, Headers] = {
-    401: [(b"www-authenticate", b"Bearer")],
-    429: [(b"retry-after", b"1")],
-    503: [(b"retry-after", b"1")],
-}
-_STATUS_LINES = {code: b"%d %s\r\n" % (code, text) for code, text in http.RESPONSES.items()}
 
 
 class ClientGone(asyncio.CancelledError):
@@ -91,94 +75,6 @@ class ClientGone(asyncio.CancelledError):
     A cancellation, not an error: Django closes the response on it, ``finally`` blocks run, and no
     ``except Exception`` takes it for a fault of the server.
     """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuardConfig:
-    """What the guard lets through. The three callables decide by path, before the body is read."""
-
-    body_caps: Callable[[str], int]
-    """Bytes of body allowed on a path."""
-    public: Callable[[str, str], bool]
-    """Whether (path, method) may carry a body without an ``Authorization`` header."""
-    is_known: Callable[[str], bool]
-    """Whether a route exists for the path."""
-    plausible_credential: Callable[[bytes], bool] | None = None
-    """Whether an ``Authorization`` value has the form of a credential; None takes any."""
-    max_connections_per_ip: int = 4096
-    """Per process; IPv6 counts by /64."""
-    unsent_limit: int = 256 * 1024
-    """Bytes that a client with a full send buffer must take ..."""
-    unsent_seconds: float = 30.0
-    """... in this time, or empty the buffer; else it is cut."""
-    request_seconds: float = 60.0
-    """For headers as a whole, for any pause within a body, for an idle kept-alive connection."""
-    min_body_rate: int = 16 * 1024
-    """Bytes per second below which a body, as a whole, is too slow."""
-    response_seconds: float = 180.0
-    """Until the app must have started its answer."""
-    close_seconds: float = 10.0
-    """How long an app may go on after its client left."""
-    drain_seconds: float = 30.0
-    """How long open requests may go on after SIGTERM."""
-    drain_grace_seconds: float = 2.0
-    """For cancelled streams to send their last event."""
-    max_header_line: int = 16 * 1024
-    max_header_bytes: int = 32 * 1024
-    max_headers: int = 100
-    ws_frame_bytes: int = 64 * 1024
-    """Largest WebSocket frame and message; more closes with 1009."""
-    spool_budget: int = 4 * 1024**3
-    """Bytes of request bodies held at one time by this process, mostly on disk."""
-    linger_seconds: float = 5.0
-    """After a refusal: how long the rest of the body is thrown away so that the answer arrives."""
-    linger_bytes: int = 128 * 1024**2
-
-
-class _Draining:
-    """Whether this process is going away."""
-
-    value = False
-
-
-def draining() -> bool:
-    """Return whether this process has been told to stop and takes no new connections."""
-    return _Draining.value
-
-
-def envelope(
-    path: str, status: int, code: str, message: str, type_: str, request_id: str
-) -> tuple[Headers, bytes]:
-    """Return headers and body of an error that the guard answers itself."""
-    body = render_raw(path, status, code, message, type_)
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        (b"x-request-id", request_id.encode()),
-        *_EXTRA_HEADERS.get(status, ()),
-    ]
-    return headers, body
-
-
-def _refusal(path: str, status: int, request_id: str) -> tuple[Headers, bytes]:
-    code, message, type_ = _REFUSALS.get(status) or _REFUSALS[500 if status >= 500 else 400]
-    return envelope(path, status, code, message, type_, request_id)
-
-
-def _head(version: bytes, status: int, headers: Headers, *, close: bool) -> bytes:
-    """Return status line and headers; raises ValueError for what would not be one header."""
-    parts = [version, b" ", _STATUS_LINES.get(status) or b"%d \r\n" % status]
-    for name, value in headers:
-        parts += (name, b": ", value, b"\r\n")
-    lines = len(headers) + 2
-    if close:
-        parts.append(b"connection: close\r\n")
-        lines += 1
-    parts.append(b"\r\n")
-    head = b"".join(parts)
-    if head.count(b"\n") != lines or head.count(b"\r") != lines:
-        raise ValueError("A response header contains a line break")
-    return head
 
 
 def _log_failure(event: dict[str, Any]) -> None:
@@ -385,9 +281,11 @@ class GuardedRequest(WebRequest):
                 self.link.persistent = 0
         if self.method != b"HEAD" and not bodyless:
             self._bytes_left = length
-        if _Draining.value:
+        if Draining.value:
             self.link.persistent = 0
-        head = _head(self.clientproto, self._status, headers, close=not self.link.persistent)
+        head = response_head(
+            self.clientproto, self._status, headers, close=not self.link.persistent
+        )
         self.startedWriting = 1
         return head
 
@@ -402,8 +300,8 @@ class GuardedRequest(WebRequest):
 
     def answer(self, status: int) -> None:
         """Answer with an error of the guard, whatever the app has prepared but not sent."""
-        headers, body = _refusal(_decoded_path(self.path), status, self.request_id)
-        self._status, self._reply_headers, self.startedWriting = status, headers, 0
+        headers, body = refusal(_decoded_path(self.path), status, self.request_id)
+        self._status, self._reply_headers, self.chunked = status, headers, 0
         self._write_body(body, more=False)
 
     # Ending
@@ -427,7 +325,7 @@ class GuardedRequest(WebRequest):
         if self.startedWriting:
             self.link.close()
         else:
-            self.answer(503 if task.cancelled() and _Draining.value else 500)
+            self.answer(503 if task.cancelled() and Draining.value else 500)
 
     def expire(self) -> None:
         """End a request whose app has not started its answer in time."""
@@ -596,9 +494,9 @@ class GuardedChannel(http.HTTPChannel):
         self.persistent = self.checkPersistence(request, self._version)
         if self.length == 0:
             return
-        refusal = self._judge(request)
-        if refusal:
-            self.refuse(refusal)
+        status = self._judge(request)
+        if status:
+            self.refuse(status)
             return
         request.gotLength(self.length)
         config = self.factory.server.config
@@ -636,7 +534,7 @@ class GuardedChannel(http.HTTPChannel):
         """Go on to the next request, unless the client does not read the answers."""
         if self.waiting and self._dataBuffer:
             self.persistent = 0
-        if _Draining.value and not self._dataBuffer:
+        if Draining.value and not self._dataBuffer:
             self.persistent = 0
         self.deadline = monotonic() + self.factory.server.config.request_seconds
         if not self.persistent:
@@ -655,10 +553,10 @@ class GuardedChannel(http.HTTPChannel):
         self.refused = True
         uri = getattr(self, "_path", b"/")
         request_id = self.requests[-1].request_id if self.requests else uuid4().hex
-        headers, body = _refusal(_decoded_path(uri), status, request_id)
+        headers, body = refusal(_decoded_path(uri), status, request_id)
         transport = self.transport
         transport.unregisterProducer()
-        transport.write(_head(b"HTTP/1.1", status, headers, close=True) + body)
+        transport.write(response_head(b"HTTP/1.1", status, headers, close=True) + body)
         transport.loseWriteConnection()
         for request in self.requests:
             request.release_body()
@@ -821,9 +719,9 @@ class GuardedWebSocket(WebSocketProtocol):
     ) -> None:
         """Refuse the handshake with the envelope."""
         uri = getattr(self, "http_request_uri", "/").encode()
-        headers, body = _refusal(_decoded_path(uri), code, self.request_id)
+        headers, body = refusal(_decoded_path(uri), code, self.request_id)
         extra = [(k.encode(), v.encode()) for k, v in responseHeaders or ()]
-        self.sendData(_head(b"HTTP/1.1", code, headers + extra, close=True) + body)
+        self.sendData(response_head(b"HTTP/1.1", code, headers + extra, close=True) + body)
 
     def onMessage(self, payload: bytes, isBinary: bool) -> None:
         """Queue a message for the app; stop reading where the app does not keep up."""
@@ -936,7 +834,7 @@ class GuardedServer(Server):
     @property
     def draining(self) -> bool:
         """Whether the server has been told to stop."""
-        return _Draining.value
+        return Draining.value
 
     def run(self) -> None:
         """Serve until a signal ends it; returns after the drain."""
@@ -1005,7 +903,7 @@ class GuardedServer(Server):
         if "disconnected" in details:
             self.connections.pop(protocol, None)
         else:
-            protocol.end(1011 if error else _GOING_AWAY if _Draining.value else 1000)
+            protocol.end(1011 if error else _GOING_AWAY if Draining.value else 1000)
 
     def protocol_disconnected(self, protocol: GuardedWebSocket) -> None:
         """Let the app of a closed socket go on for ``close_seconds``."""
@@ -1035,13 +933,13 @@ class GuardedServer(Server):
     # The drain
 
     def _on_signal(self) -> None:
-        if _Draining.value:
+        if Draining.value:
             os._exit(1)
         self.drain()
 
     def drain(self) -> None:
         """Stop accepting, let open requests go on for ``drain_seconds``, then end them."""
-        _Draining.value = True
+        Draining.value = True
         self._drain_until = monotonic() + self.config.drain_seconds
         for port in self.ports:
             port.stopListening()

@@ -10,7 +10,7 @@ import struct
 import time
 
 import pytest
-from conftest import Answer, read_answer, running, wait_for
+from guarded_site import Answer, read_answer, running, wait_for
 
 KEY = "Authorization: Bearer csl_x\r\n"
 
@@ -57,6 +57,11 @@ def test_a_body_without_a_key_is_refused_on_api_paths(site, path):
     assert (error["code"], error["type"]) == ("invalid_api_key", "authentication_error")
     assert ("detail" in answer.json()) == path.startswith("/fal")
     assert ("param" in error) == path.startswith("/openai")
+
+
+def test_a_body_with_what_cannot_be_a_key_is_refused(site):
+    assert site.send(post("/api/echo", "Authorization: Bearer junk\r\n", 50)).status == 401
+    assert site.send(post("/api/echo", "Authorization: \r\n", 50)).status == 401
 
 
 def test_a_body_without_a_key_is_taken_elsewhere(site):
@@ -184,10 +189,22 @@ def test_a_crash_after_the_start_closes_without_an_end(site):
     assert not raw.endswith(b"0\r\n\r\n")
 
 
-def test_a_line_break_in_an_answer_header_is_a_server_error(site):
-    answer = site.request("/split")
+@pytest.mark.parametrize("path", ["/split", "/split-stream"])
+def test_a_line_break_in_an_answer_header_is_a_server_error(site, path):
+    answer = site.request(path)
     assert answer.status == 500
+    assert error_of(answer)["code"] == "internal_error"
     assert "set-cookie" not in answer.headers
+
+
+@pytest.mark.parametrize(("claimed", "body"), [(3, b"123"), (9, b"12345")])
+def test_an_answer_of_another_length_than_it_claims_ends_the_connection(site, claimed, body):
+    with site.connect() as sock:
+        sock.sendall(f"GET /wrong-length?{claimed} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        raw = b""
+        while chunk := sock.recv(1000):
+            raw += chunk
+    assert Answer(raw).body == body
 
 
 def test_an_app_that_does_not_answer_in_time_is_ended(hasty):
@@ -497,9 +514,9 @@ def test_nothing_of_a_request_is_logged():
     import subprocess
     import sys
 
-    from conftest import ENVIRONMENT, HERE, Site
+    from guarded_site import ENVIRONMENT, HERE, Site
 
-    command = [sys.executable, str(HERE / "application.py")]
+    command = [sys.executable, str(HERE / "guarded_application.py")]
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT
     )

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ENVIRONMENT, Site, wait_for
+from guarded_site import ENVIRONMENT, Site, wait_for
 
 SETTINGS = """
 SECRET_KEY = "x"
 INSTALLED_APPS = ["casola_site"]
-ASGI_APPLICATION = "application.application"
-GUARD_CONFIG = "application.build"
+ASGI_APPLICATION = "guarded_application.application"
+GUARD_CONFIG = "guarded_application.build"
 USE_TZ = True
 """
 
@@ -44,8 +44,10 @@ def serves(site: Site) -> bool:
     return False
 
 
-def start(tmp_path, port: int, workers: int = 2, **changes) -> subprocess.Popen:
-    (tmp_path / "web_settings.py").write_text(SETTINGS)
+def start(
+    tmp_path, port: int, workers: int = 2, text: str = SETTINGS, **changes
+) -> subprocess.Popen:
+    (tmp_path / "web_settings.py").write_text(text)
     environment = {
         **ENVIRONMENT,
         "PYTHONPATH": f"{ENVIRONMENT['PYTHONPATH']}:{tmp_path}",
@@ -110,7 +112,6 @@ def test_a_taken_port_is_said_in_one_sentence(tmp_path):
 
 
 def test_a_site_that_never_starts_is_given_up(tmp_path):
-    (tmp_path / "broken").mkdir()
     started = time.monotonic()
     process = start(tmp_path, free_port(), workers=2, no_such_setting=1)
     _, err = process.communicate(timeout=20)
@@ -175,10 +176,9 @@ KEY = "Authorization: Bearer x\r\n"
 
 
 @pytest.fixture
-def django_site(tmp_path, monkeypatch):
+def django_site(tmp_path):
     (tmp_path / "small_site.py").write_text(SITE)
-    monkeypatch.setattr("test_web_command.SETTINGS", SITE_SETTINGS)
-    process = start(tmp_path, port := free_port(), workers=1)
+    process = start(tmp_path, port := free_port(), workers=1, text=SITE_SETTINGS)
     site = Site(process, port)
     try:
         assert wait_for(lambda: serves(site), 10)

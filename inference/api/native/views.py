@@ -57,7 +57,7 @@ class ModelStatusViewSet(ApiViewSet):
                         "enabled": spec.enabled,
                         "tasks": spec.tasks,
                         "fal_slugs": spec.fal_slugs,
-                        "status": status[spec.pk],
+                        "status": status[spec.public_id],
                         "demo": spec.is_demo,
                     }
                     for spec in specs

@@ -119,6 +119,16 @@ async def split(scope, receive, send):
     await answer(send, b"{}", headers=[(b"x-a", b"1\r\nset-cookie: evil")])
 
 
+async def split_stream(scope, receive, send):
+    headers = [(b"x-a", b"1\nset-cookie: evil")]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": b"1", "more_body": True})
+
+
+async def wrong_length(scope, receive, send):
+    await answer(send, b"12345", headers=[(b"content-length", scope["query_string"])])
+
+
 async def websocket(scope, receive, send):
     await receive()
     if scope["path"] == "/ws/no":
@@ -159,6 +169,8 @@ ROUTES = {
     "/events": events,
     "/hello": hello,
     "/split": split,
+    "/split-stream": split_stream,
+    "/wrong-length": wrong_length,
 }
 
 
@@ -174,6 +186,7 @@ def config(**changes):
         body_caps=lambda path: 100_000 if path.startswith("/openai") else 10_000_000,
         public=lambda path, method: not path.startswith(("/openai", "/fal", "/api")),
         is_known=lambda path: path in ROUTES,
+        plausible_credential=lambda value: b"csl_" in value,
         **changes,
     )
 
