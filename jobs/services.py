@@ -7,7 +7,7 @@ matches no row and its output is dropped.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -362,22 +362,28 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
     return True
 
 
-def release_jobs(*, runner_id: int, crashed: bool) -> tuple[int, int]:
-    """Put back what a Runner held; returns (requeued, failed).
+def release_jobs(*, runner_id: int, crashed: bool, keep: Collection[str] = ()) -> tuple[int, int]:
+    """Put back what a Runner held, but for the ids in `keep`; returns (requeued, failed).
 
     After a crash each Job's count goes up and the third crash fails it, uncharged.
     """
     now = timezone.now()
     with transaction.atomic():
         held = list(
-            Job.objects.select_for_update().filter(runner_id=runner_id, status=JobStatus.PROCESSING)
+            Job.objects.select_for_update()
+            .filter(runner_id=runner_id, status=JobStatus.PROCESSING)
+            .exclude(pk__in=keep)
+            .order_by("pk")
         )
         lost = [job for job in held if crashed and job.crashes + 1 >= MAX_CRASHES]
         back = [job for job in held if job not in lost]
         for job in lost:
             _end(job, status=JobStatus.FAILED, error=CRASHED, charged=False, now=now)
         Job.objects.filter(pk__in=[job.pk for job in back], status=JobStatus.PROCESSING).update(
-            status=JobStatus.PENDING, runner=None, crashes=F("crashes") + (1 if crashed else 0)
+            status=JobStatus.PENDING,
+            runner=None,
+            crashes=F("crashes") + (1 if crashed else 0),
+            units={},
         )
         add_events([(job.pk, "crashed" if crashed else "released", {}) for job in back], at=now)
         for queue_id in {job.queue_id for job in back}:
