@@ -37,6 +37,8 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, low=2, high=3600)
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 IDLE_UNLOAD_SECONDS = env.integer("IDLE_UNLOAD_SECONDS", 900, low=1, high=10_000_000)
 DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 25, low=0, high=600)
+START_TO_CLOSE_SECONDS = env.integer("START_TO_CLOSE_SECONDS", 300, low=1, high=86400)
+CANCEL_GRACE_SECONDS = env.integer("CANCEL_GRACE_SECONDS", 10, low=1, high=600)
 WAIT_SECONDS = env.integer("WAIT_SECONDS", 120, low=1, high=3600)
 RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the cluster is wedged
 RUNNER_FUNCTION = "inference.background.run_placement"
