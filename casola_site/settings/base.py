@@ -41,7 +41,7 @@ DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 25, low=0, high=600)
 WAIT_SECONDS = env.integer("WAIT_SECONDS", 120, low=1, high=3600)
 RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the cluster is wedged
 RUNNER_FUNCTION = "inference.background.run_placement"
-GUARD_CONFIG = "casola_site.core.guard_config.build"
+GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"

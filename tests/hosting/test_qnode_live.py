@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
 import psutil
 import pytest
+from django.db import connections
 
 from casola_site.core import queue
 from inference import processes
 from jobs.enums import RunnerState
-from tests.hosting.live import CLUSTER, World, took, until
+from tests.hosting.live import ALIAS, CLUSTER, World, took, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 START = 20  # seconds a start may take on a loaded machine
@@ -194,8 +196,16 @@ def test_second_start_is_refused_while_the_first_lives(world):
 
 def test_torch_works_in_the_task(world):
     placement = world.want("a", torch=True)
-    world.start()
-    assert live(world, placement, 40).detail == "8000000"
+    node = world.start()
+    runner = live(world, placement, 40)
+    assert runner.detail == "8000000"
+    assert _has_torch(runner.pid)
+    assert not _has_torch(node.process.pid)
+    assert not _has_torch(node.sentinel().pid)
+    environment = Path(f"/proc/{runner.pid}/environ").read_text().split("\0")
+    assert "OMP_WAIT_POLICY=passive" in environment
+    assert "HF_HUB_OFFLINE=1" in environment
+    assert any(entry.startswith("OMP_NUM_THREADS=") for entry in environment)
 
 
 def test_placing_and_stopping_one_leaves_the_other_alone(world):
@@ -223,6 +233,25 @@ def test_frozen_runner_is_fenced_killed_and_replaced(world):
     assert world.runners(placement)[0].state == RunnerState.DEAD
 
 
+def test_lost_database_connections_are_survived(world):
+    if connections[ALIAS].vendor != "postgresql":
+        pytest.skip("SQLite has no connections to lose")
+    nodes = [world.start("default"), world.start()]
+    for node in nodes:
+        node.children()
+    for _ in range(3):
+        with connections[ALIAS].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(0.5)
+    world.enqueue("default", "tests.hosting.standin.write", "after-loss")
+    until(lambda: _read(world, "after-loss"), 10)
+    live(world, world.want("a"))
+    assert [node.process.poll() for node in nodes] == [None, None]
+
+
 def test_models_load_one_at_a_time(world):
     placements = [world.want("a", load_seconds=1), world.want("b", load_seconds=1)]
     world.start()
@@ -248,6 +277,10 @@ def replacement(world: World, placement, first):
 def _read(world: World, name: str) -> str:
     path = world.var_dir / name
     return path.read_text() if path.exists() else ""
+
+
+def _has_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def _own(node, child: int) -> list[int]:
