@@ -34,7 +34,7 @@ from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_u
 from inference.runners.text import DetokenizerFactory, TextStream
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 
-USUAL_ROW_TOKENS = 4096
+USUAL_ROW_TOKENS = 2048
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
