@@ -107,7 +107,7 @@ class ChatRunner:
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages)
+        prompt = self._prompts.build(chat.messages, context=self._context)
         limit = self._completion_limit(len(prompt), chat.max_tokens)
         generation = Generation(
             request_id=request_id,
