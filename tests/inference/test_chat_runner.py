@@ -147,13 +147,11 @@ def test_a_strange_task_is_refused(running):
 def test_text_parts_are_joined_and_nothing_is_empty_text():
     builder = PromptBuilder(tiny_tokenizer())
     parts = [{"type": "text", "text": "the quick"}, {"type": "text", "text": " fox"}]
-    assert builder.build([{"role": "user", "content": parts}]) == template_tokens(
-        HELLO, context=512
-    )
+    joined = builder.build([{"role": "user", "content": parts}], context=512)
+    assert joined == template_tokens(HELLO)
     empty = [{"role": "assistant", "content": ""}, *HELLO]
-    assert builder.build([{"role": "assistant", "content": None}, *HELLO]) == template_tokens(
-        empty, context=512
-    )
+    without = builder.build([{"role": "assistant", "content": None}, *HELLO], context=512)
+    assert without == template_tokens(empty)
 
 
 def control_count(tokens):
