@@ -51,6 +51,18 @@ def test_endless_task_is_neither_ended_nor_redelivered(world):
     assert node.process.poll() is None
 
 
+def test_the_real_runner_lives_is_replaced_and_drains(world):
+    placement = world.want("a")
+    node = world.start(TEST_RUNNER_FUNCTION="inference.background.run_placement")
+    first = live(world, placement, 30)
+    os.kill(first.pid, signal.SIGKILL)
+    second = until(lambda: replacement(world, placement, first), START)
+    node.signal(signal.SIGTERM)
+    assert node.wait(15) == 0
+    states = [(r.pk, r.state) for r in world.runners(placement)]
+    assert states == [(first.pk, RunnerState.DEAD), (second.pk, RunnerState.STOPPED)]
+
+
 def test_killed_busy_worker_is_replaced_and_fenced(world):
     placement = world.want("a")
     world.start()
