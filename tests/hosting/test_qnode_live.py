@@ -7,7 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from django.db import connections
 
@@ -225,10 +224,10 @@ def test_placing_and_stopping_one_leaves_the_other_alone(world):
     world.start()
     pid = live(world, staying).pid
     leaving = world.want("b")
-    gone = live(world, leaving).pid
+    gone = live(world, leaving)
     world.leave(leaving)
     until(lambda: world.state(leaving) == "stopped", 10, "stopped")
-    assert not psutil.pid_exists(gone)
+    assert not processes.is_running(gone.pid, gone.pid_start)
     assert world.live(staying).pid == pid
     assert len(world.runners(staying)) == 1
 
