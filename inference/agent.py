@@ -117,6 +117,8 @@ class Agent:
         """A cycle failed (the database is away): what waited meanwhile proves nothing."""
         self._memory.tasks.clear()
         self._memory.free_since = None
+        # Runners could not renew their leases either: give them time before looking for expired ones.
+        self._next["sweep"] = self._clock() + settings.LEASE_SECONDS
 
     def end(self, *, crashed: bool, detail: str) -> None:
         """Give back what the Runners of this node held; their processes are gone."""

@@ -37,6 +37,8 @@ class PromptBuilder:
         } | set(tokenizer.all_special_ids)
         texts = {added[index].content for index in self._control_ids if index in added}
         texts |= set(tokenizer.all_special_tokens)
+        # any unknown character becomes this one, so it proves nothing
+        self._control_ids.discard(tokenizer.unk_token_id)
         longest_first = sorted(filter(None, texts), key=len, reverse=True)
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._control = re.compile(pattern, re.IGNORECASE)

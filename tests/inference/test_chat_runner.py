@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from inference.contracts.chat import TASK, ChatInput, Sampling
 from inference.runners.base import Ended, InvalidInput, LoadError, RunnerConfig
@@ -184,6 +186,54 @@ def test_control_tokens_split_over_parts_stay_text():
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]
     tokens = PromptBuilder(tiny_tokenizer()).build([{"role": "user", "content": parts}])
     assert control_count(tokens) == control_count(template_tokens(HELLO))
+
+
+def word_tokenizer(words, special):
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, **words}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", additional_special_tokens=special
+    )
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
+
+
+def test_overlapping_control_tokens_stay_text():
+    tokenizer = word_tokenizer({"a": 1, "b": 2, "<": 3, ">": 4}, ["<a>b", "b<a>"])
+    tokens = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}])
+    assert tokens == [3, 1, 4, 2, 3, 1, 4]
+
+
+def test_unknown_characters_are_no_control_tokens():
+    tokenizer = word_tokenizer({"a": 1}, ["<x>"])
+    assert PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}]) == [1, 0, 1]
+
+
+def test_look_alikes_that_normalisation_turns_into_control_tokens_are_refused():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.NFKC()
+    backend.add_tokens([AddedToken("<|end|>", normalized=True, special=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    builder = PromptBuilder(tokenizer)
+    wide = "".join(chr(ord(char) + 0xFEE0) for char in "<|end|>")
+    assert backend.encode(wide).ids == [backend.token_to_id("<|end|>")]
+    with pytest.raises(InvalidInput, match="control tokens"):
+        builder.build([{"role": "user", "content": wide}])
+
+
+def test_a_cuda_device_that_is_not_there_is_a_load_error(folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(LoadError, match="CUDA"):
+        ChatRunner.estimate(config(folder, device="cuda"))
+
+
+def test_one_slot_still_reaches_the_whole_context(folder, monkeypatch):
+    monkeypatch.setattr("inference.runners.chat.USUAL_ROW_TOKENS", 256)
+    runner = ChatRunner(config(folder, slots=1))
+    runner.load(lambda share, text: None)
+    assert runner.context == 512
+    runner.unload()
 
 
 def test_estimate_and_load_agree_on_the_weights(folder):
