@@ -57,12 +57,12 @@ class Plan:
     minutes: float = 40.0
     steps: int = 0
     seed: int = 0
-    tokens: int = 6144
+    tokens: int = 3072
     vocabulary: int = 1536
     width: int = 192
     layers: int = 5
     inner: int = 384
-    corpus: int = 24000
+    corpus: int = 12000
     bf16: bool = True
     compiled: bool = False
 
@@ -220,10 +220,10 @@ def train(plan: Plan, say: Callable[[str], None] = print, out: Path | None = Non
         seen += ids.numel()
         step, spent = len(losses), time.monotonic() - begun
         progress = step / plan.steps if plan.steps else spent / (60 * plan.minutes)
-        if step % 100 == 0 or step in (1, 10, 50):
+        if step % 100 == 0 or step in (1, 10):
             recent = sum(losses[-100:]) / len(losses[-100:])
             say(f"step {step} loss {recent:.4f} tokens {seen / 1e6:.2f}M {spent / 60:.1f} min")
-        if out and step % 1000 == 0:
+        if out and step % 300 == 0:
             save(model, tokenizer, out)
     if plan.compiled:
         del model.model.forward
