@@ -57,6 +57,7 @@ def run_placement(placement_id: str, **_: Any) -> None:
             raise LoadError(f"This installation has no engine {spec.engine!r}")  # noqa: TRY301
         config = runner_config(spec, device=placement.device, memory_budget=None)
         runner = runner_class(spec.engine)(config)
+        runner.on_fatal(keeper.abort)
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()

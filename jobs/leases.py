@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import DurationField, ExpressionWrapper, Value
 from django.db.models.functions import Now
 
@@ -65,56 +65,52 @@ def fence_runner(*, runner_id: int, crashed: bool, detail: str = "") -> tuple[in
     `crashed` counts the attempt against each Job (the third crash fails it); a drain does not.
     """
     with transaction.atomic():
-        changed = Runner.objects.filter(pk=runner_id, state__in=HOLDS_LEASE).update(
+        Runner.objects.filter(pk=runner_id, state__in=HOLDS_LEASE).update(
             state=RunnerState.DEAD if crashed else RunnerState.STOPPED,
             ended_at=Now(),
             detail=detail[:500],
         )
-        if (
-            not changed
-            and not Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING).exists()
-        ):
-            return (0, 0)
         return release_jobs(runner_id=runner_id, crashed=crashed)
 
 
-def sweep() -> Swept:
-    """Fence every Runner whose lease ran out, and put back what dead Runners still hold."""
-    expired = list(
-        Runner.objects.filter(
-            state__in=HOLDS_LEASE, heartbeat_at__lt=ago(settings.LEASE_SECONDS)
-        ).values_list("pk", flat=True)
-    )
-    orphaned = list(
-        Job.objects.filter(status=JobStatus.PROCESSING)
-        .exclude(runner__state__in=HOLDS_LEASE)
-        .exclude(runner_id=None)
-        .values_list("runner_id", flat=True)
-        .distinct()
-    )
-    requeued = failed = 0
-    for runner_id in {*expired, *orphaned}:
-        if runner_id in expired and not still_expired(runner_id):
-            continue
-        back, lost = fence_runner(runner_id=runner_id, crashed=True, detail="lease expired")
-        requeued, failed = requeued + back, failed + lost
-    if expired:
-        logger.warning(
-            "fenced %d runner(s), requeued %d job(s), failed %d", len(expired), requeued, failed
-        )
-    return Swept(len(expired), requeued, failed)
+def fence_expired(runner_id: int) -> tuple[int, int] | None:
+    """`fence_runner` after a crash, unless the lease was renewed meanwhile (None)."""
+    with transaction.atomic():
+        # A heartbeat waits for this lock, or we for it: one of the two is first.
+        if not expired_runners().select_for_update().filter(pk=runner_id).exists():
+            return None
+        return fence_runner(runner_id=runner_id, crashed=True, detail="lease expired")
 
 
-def still_expired(runner_id: int) -> bool:
-    """Whether the lease is still over (the heartbeat may have come meanwhile)."""
+def expired_runners() -> Any:
+    """Runners whose lease ran out and who are not fenced yet."""
     return Runner.objects.filter(
-        pk=runner_id, state__in=HOLDS_LEASE, heartbeat_at__lt=ago(settings.LEASE_SECONDS)
-    ).exists()
+        state__in=HOLDS_LEASE, heartbeat_at__lt=ago(settings.LEASE_SECONDS)
+    )
 
 
-def uses_postgresql() -> bool:
-    """Whether row locks exist."""
-    return connection.vendor == "postgresql"
+def sweep() -> Swept:
+    """Fence every Runner whose lease ran out, and put back what no living Runner holds."""
+    fenced = requeued = failed = 0
+    for runner_id in list(expired_runners().order_by("pk").values_list("pk", flat=True)):
+        ended = fence_expired(runner_id)
+        if ended is not None:
+            fenced, requeued, failed = fenced + 1, requeued + ended[0], failed + ended[1]
+    for runner_id in _holders_without_lease():
+        back, lost = release_jobs(runner_id=runner_id, crashed=True)
+        requeued, failed = requeued + back, failed + lost
+    if fenced:
+        logger.warning(
+            "fenced %d runner(s), requeued %d job(s), failed %d", fenced, requeued, failed
+        )
+    return Swept(fenced, requeued, failed)
+
+
+def _holders_without_lease() -> list[int | None]:
+    """Fenced Runners that still hold Jobs; None stands for one whose row is gone."""
+    running = Job.objects.filter(status=JobStatus.PROCESSING)
+    held = running.exclude(runner__state__in=HOLDS_LEASE)
+    return list(held.values_list("runner_id", flat=True).distinct())
 
 
 __all__ = ["LeaseLost", "Swept", "fence_runner", "heartbeat", "register_runner", "sweep"]

@@ -6,13 +6,14 @@ matches no row and its output is dropped.
 
 from __future__ import annotations
 
+import logging
 import uuid
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, connection, transaction
+from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import Count, F, Max, Q
 from django.utils import timezone
 
@@ -20,17 +21,26 @@ from accounts.models import Organization
 from casola_site.core import ids
 from casola_site.core.errors import Conflict, NotFound, QueueFull
 from jobs import events
-from jobs.enums import TERMINAL, JobStatus, Lane
-from jobs.models import Job, JobEvent
+from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
+from jobs.models import Job, JobEvent, Runner
 from jobs.transitions import MAX_CRASHES, backoff_seconds, share
 from usage.pricing import Snapshot
 from usage.services import Consumption, record_usage
+
+logger = logging.getLogger(__name__)
 
 CRASHED = {
     "code": "worker_crashed",
     "message": "The model runner crashed on this job three times",
     "type": "api_error",
 }
+UNWRITABLE = {
+    "code": "worker_error",
+    "message": "The model runner's output could not be stored",
+    "type": "api_error",
+}
+# What a database or its driver says of values it cannot hold (a NUL, NaN, 10**30 tokens).
+REFUSED_BY_DATABASE = (IntegrityError, DataError, ValueError, TypeError, ArithmeticError)
 
 
 class JobNotFound(NotFound):
@@ -149,14 +159,15 @@ def organizations_waiting(queue_id: str) -> list[int]:
 def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
     """Up to `free` Jobs for a Runner: fewest running organization first, then priority, then age.
 
-    A Job that crashed a Runner before is never among them: see `claim_suspect`.
+    A Job that crashed a Runner before is never among them: see `claim_suspect`. A fenced Runner
+    gets nothing; its next heartbeat tells it why.
     """
     if free <= 0:
         return []
     claimed: list[uuid.UUID] = []
     with transaction.atomic():
         waiting = organizations_waiting(queue_id)
-        if not waiting:
+        if not waiting or not _holds_lease(runner_id):
             return []
         running = dict(
             Job.objects.filter(queue_id=queue_id, status=JobStatus.PROCESSING)
@@ -182,10 +193,18 @@ def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> li
 def claim_suspect(*, runner_id: int, queue_id: str, now: datetime) -> Job | None:
     """One Job that crashed a Runner before; the caller must run it alone."""
     with transaction.atomic():
+        if not _holds_lease(runner_id):
+            return None
         rows = _lock_pending(queue_id, now).filter(crashes__gt=0)
         taken = list(rows[:1].values_list("pk", flat=True))
         jobs = _take(taken, runner_id=runner_id, now=now)
     return jobs[0] if jobs else None
+
+
+def _holds_lease(runner_id: int) -> bool:
+    """Whether the Runner may claim; nobody can fence it before this transaction ends."""
+    alive = Runner.objects.filter(pk=runner_id, state__in=HOLDS_LEASE)
+    return alive.select_for_update(no_key=True).exists()
 
 
 def suspect_waits(*, queue_id: str, now: datetime) -> bool:
@@ -238,7 +257,7 @@ def checkpoint_units(*, runner_id: int, units: dict[str, dict[str, int]]) -> set
     """Keep what running Jobs have produced so far; returns the ids this Runner no longer holds."""
     held: set[str] = set()
     with transaction.atomic():
-        for job_id, produced in units.items():
+        for job_id, produced in sorted(units.items()):  # every writer locks Jobs in this order
             mine = Job.objects.filter(pk=job_id, runner_id=runner_id, status=JobStatus.PROCESSING)
             if mine.update(units=produced):
                 held.add(job_id)
@@ -248,13 +267,15 @@ def checkpoint_units(*, runner_id: int, units: dict[str, dict[str, int]]) -> set
 def finish_jobs(outcomes: Sequence[Outcome]) -> set[str]:
     """Write the ends of many Jobs in one transaction; returns the ids that were accepted.
 
-    An id that is missing was finished, cancelled or fenced before: publish nothing for it.
+    An id that is missing was finished, cancelled or fenced before: publish nothing for it. An end
+    that the database cannot hold fails its own Job, uncharged, and is not accepted either.
     """
     try:
         with transaction.atomic():
             return _finish(outcomes)
-    except IntegrityError:
+    except REFUSED_BY_DATABASE as error:
         if len(outcomes) == 1:
+            _finish_unwritable(outcomes[0], error)
             return set()
     accepted: set[str] = set()
     for outcome in outcomes:
@@ -262,10 +283,26 @@ def finish_jobs(outcomes: Sequence[Outcome]) -> set[str]:
     return accepted
 
 
+def _finish_unwritable(outcome: Outcome, error: Exception) -> None:
+    """Fail the Job of an end that cannot be written, unless its row is there already."""
+    failed = replace(
+        outcome, status=JobStatus.FAILED, result=None, error=UNWRITABLE, units={}, charged=False,
+        prices={},
+    )  # fmt: skip
+    try:
+        with transaction.atomic():
+            accepted = _finish([failed])
+    except IntegrityError:
+        return  # an interactive request that was written before
+    if accepted:
+        logger.error("the end of job %s cannot be stored", outcome.job_id, exc_info=error)
+
+
 def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     now = timezone.now()
-    claimed = [o for o in outcomes if o.lane is Lane.PERSISTED]
-    direct = [o for o in outcomes if o.lane is Lane.INTERACTIVE]
+    ordered = sorted(outcomes, key=lambda o: o.job_id)  # every writer locks Jobs in this order
+    claimed = [o for o in ordered if o.lane is Lane.PERSISTED]
+    direct = [o for o in ordered if o.lane is Lane.INTERACTIVE]
     accepted = [o for o in claimed if _finish_claimed(o, now)]
     Job.objects.bulk_create(_direct_row(o, now) for o in direct)
     add_events(
@@ -357,27 +394,35 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
             runner=None,
             failures=F("failures") + 1,
             available_at=now + wait,
+            units={},
+            progress=0,
         )
         add_events([(job.pk, "retried", {"error": (outcome.error or {}).get("code", "")})], at=now)
     return True
 
 
-def release_jobs(*, runner_id: int, crashed: bool) -> tuple[int, int]:
-    """Put back what a Runner held; returns (requeued, failed).
+def release_jobs(
+    *, runner_id: int | None, crashed: bool, keep: Collection[str] = ()
+) -> tuple[int, int]:
+    """Put back what a Runner held, but for the ids in `keep`; returns (requeued, failed).
 
     After a crash each Job's count goes up and the third crash fails it, uncharged.
     """
     now = timezone.now()
     with transaction.atomic():
-        held = list(
-            Job.objects.select_for_update().filter(runner_id=runner_id, status=JobStatus.PROCESSING)
-        )
+        rows = Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING)
+        held = list(rows.exclude(pk__in=keep).select_for_update().order_by("pk"))
         lost = [job for job in held if crashed and job.crashes + 1 >= MAX_CRASHES]
         back = [job for job in held if job not in lost]
+        Job.objects.filter(pk__in=[job.pk for job in lost]).update(crashes=F("crashes") + 1)
         for job in lost:
             _end(job, status=JobStatus.FAILED, error=CRASHED, charged=False, now=now)
         Job.objects.filter(pk__in=[job.pk for job in back], status=JobStatus.PROCESSING).update(
-            status=JobStatus.PENDING, runner=None, crashes=F("crashes") + (1 if crashed else 0)
+            status=JobStatus.PENDING,
+            runner=None,
+            crashes=F("crashes") + (1 if crashed else 0),
+            units={},
+            progress=0,
         )
         add_events([(job.pk, "crashed" if crashed else "released", {}) for job in back], at=now)
         for queue_id in {job.queue_id for job in back}:

@@ -1,9 +1,9 @@
-"""Servers and environment for a test session, made before Django's settings are loaded.
+"""Servers and environment for a test run, made before Django's settings are loaded.
 
 `--db=postgres` (the default): a PostgreSQL and a Redis of its own, from tests/servers.py.
 `--db=sqlite`: the embedded default, that is no DATABASE_URL and the launcher's private Redis.
 Servers that run already are used when CASOLA_TEST_DATABASE_URL and CASOLA_TEST_REDIS_URL name
-them; the workers of pytest-xdist find those of the session that started them the same way.
+them; the workers of pytest-xdist find those of the run they belong to the same way.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--db",
         choices=("postgres", "sqlite"),
         default="postgres",
-        help="Which database the tests run on (default: postgres, started for this session)",
+        help="Which database the tests run on (default: postgres, started for this run)",
     )
 
 

@@ -98,9 +98,15 @@ def _remove_abandoned(base: Path) -> None:
             os.close(lock)
 
 
+def _lineage(path: Path) -> list[Path]:
+    """List the folder and all above it, as named and as the links in the name lead."""
+    real = path.resolve()
+    return [path, *path.parents, real, *real.parents]
+
+
 def _reachable(path: Path) -> bool:
     """Say whether every user may enter this folder."""
-    return all(p.stat().st_mode & stat.S_IXOTH for p in [path, *path.parents] if p.is_dir())
+    return all(p.stat().st_mode & stat.S_IXOTH for p in _lineage(path))
 
 
 def _package_folder(name: str) -> Path | None:

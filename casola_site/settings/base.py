@@ -28,7 +28,6 @@ for _network in env.items("TRUSTED_PROXIES"):
         TRUSTED_PROXIES.append(ipaddress.ip_network(_network, strict=False))
     except ValueError:
         raise ImproperlyConfigured(f"TRUSTED_PROXIES: {_network!r} is no IP network.") from None
-METRICS_TOKEN = env.text("METRICS_TOKEN")
 
 # Processes
 WEB_WORKERS = env.integer("WEB_WORKERS", 1, low=1, high=256)
@@ -38,10 +37,12 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, low=2, high=3600)
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 IDLE_UNLOAD_SECONDS = env.integer("IDLE_UNLOAD_SECONDS", 900, low=1, high=10_000_000)
 DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 25, low=0, high=600)
+START_TO_CLOSE_SECONDS = env.integer("START_TO_CLOSE_SECONDS", 300, low=1, high=86400)
+CANCEL_GRACE_SECONDS = env.integer("CANCEL_GRACE_SECONDS", 10, low=1, high=600)
 WAIT_SECONDS = env.integer("WAIT_SECONDS", 120, low=1, high=3600)
 RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the cluster is wedged
 RUNNER_FUNCTION = "inference.background.run_placement"
-GUARD_CONFIG = "casola_site.core.guard_config.build"
+GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
@@ -49,7 +50,6 @@ FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 JOB_TASKS = "inference.selectors.task_contract"
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -225,6 +225,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "displayRequestDuration": True},
     "COMPONENT_SPLIT_REQUEST": True,
+    "TAGS": [
+        {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
+        {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
+        {"name": "Models", "description": "What is served and whether it is online."},
+        {"name": "Organizations", "description": "API tokens."},
+        {"name": "Users", "description": "The caller."},
+    ],
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
     "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
 }

@@ -117,9 +117,12 @@ def test_servers_die_with_a_killed_test_run():
 
 def test_folders_of_killed_runs_are_removed_by_the_next():
     script = (
-        "from tests import servers; import os; f = servers.Folder(); print(f.path); os._exit(9)"
+        "import os\n"
+        "from tests import servers\n"
+        "print(servers.Folder().path, flush=True)\n"
+        "os._exit(9)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script.replace("os._exit", "__import__('sys').stdout.flush(); os._exit")], stdout=subprocess.PIPE, text=True)  # fmt: skip
+    done = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
     left = servers.Path(done.stdout.strip())
     assert left.exists()
     young = servers.Folder()

@@ -27,17 +27,17 @@ with Supervisor(log_dir=Path({logs!r}), stop_timeout={stop_timeout}, first_backo
     s.run()
     s.say("over")
 """
-SLEEPER = "import os, time; print('pid', os.getpid()); time.sleep(60)"
+SLEEPER = "import os, time; os.write(1, b'pid %d\\n' % os.getpid()); time.sleep(60)"
 STUBBORN = (
     "import os, signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
-    "print('pid', os.getpid()); time.sleep(60)"
+    "os.write(1, b'pid %d\\n' % os.getpid()); time.sleep(60)"
 )
 # A leader that ignores what it started; the second of the two leaves the process group as well.
 PARENT = (
     "import os, subprocess, sys, time; code = sys.argv[1]; "
     "a = subprocess.Popen([sys.executable, '-c', code], stdin=subprocess.DEVNULL); "
     "b = subprocess.Popen([sys.executable, '-c', code], start_new_session=True); "
-    "print('pid', os.getpid()); time.sleep(60)"
+    "os.write(1, b'pid %d\\n' % os.getpid()); time.sleep(60)"
 )
 
 
@@ -89,7 +89,7 @@ def host(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_child_that_ends_starts_again(host, code):
-    command = f"import os, sys; print('pid', os.getpid()); sys.exit({code})"
+    command = f"import os, sys; os.write(1, b'pid %d\\n' % os.getpid()); sys.exit({code})"
     running = host(f"[Child('short', [PY, '-c', {command!r}])]")
 
     assert len(set(running.pids(3))) >= 3
@@ -149,7 +149,7 @@ def test_signals_that_come_together_count_once(host):
         "import os, signal, sys, time\n"
         "def end(*_): time.sleep(0.5); print('gently'); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        "print('pid', os.getpid())\n"
+        "os.write(1, b'pid %d\\n' % os.getpid())\n"
         "time.sleep(60)\n"
     )
     running = host(f"[Child('gentle', [PY, '-c', {gentle!r}])]")
@@ -165,7 +165,7 @@ def test_later_stages_end_after_earlier_ones(host):
         "import os, signal, sys, time\n"
         "def end(*_): time.sleep(float(sys.argv[1])); print('ended'); sys.exit(0)\n"
         "signal.signal(signal.SIGTERM, end)\n"
-        "print('pid', os.getpid())\n"
+        "os.write(1, b'pid %d\\n' % os.getpid())\n"
         "time.sleep(60)\n"
     )
     running = host(

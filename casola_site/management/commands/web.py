@@ -59,7 +59,7 @@ def serve(fd: int, parent: int | None) -> None:
     from casola_site.core.guard import GuardedServer  # noqa: PLC0415
 
     application = import_string(settings.ASGI_APPLICATION)
-    default = "casola_site.core.guard_config.build"
+    default = "casola_site.guard_config.build"
     config = import_string(getattr(settings, "GUARD_CONFIG", default))()
     GuardedServer(application, config, sockets=[socket.socket(fileno=fd)]).run()
     sys.stdout.flush()

@@ -5,7 +5,9 @@ from functools import lru_cache
 from django.conf import settings
 from django.urls import Resolver404, resolve
 
-from casola_site.core.guard import GuardConfig
+from casola_site.core.errors import AuthenticationFailed
+from casola_site.core.guard_rules import GuardConfig
+from tokens.identity import secret_of
 
 MB = 1024 * 1024
 API_PREFIXES = ("/openai/", "/fal/", "/api/")
@@ -54,6 +56,20 @@ def _resolves(path: str) -> bool:
     return True
 
 
+def is_plausible(authorization: bytes) -> bool:
+    """Return whether the header can hold one of our secrets; junk uploads nothing."""
+    try:
+        secret_of(authorization.decode("latin-1"))
+    except AuthenticationFailed:
+        return False
+    return True
+
+
 def build() -> GuardConfig:
     """Return the configuration for ``manage.py web``."""
-    return GuardConfig(body_caps=body_cap, public=is_public, is_known=is_known)
+    return GuardConfig(
+        body_caps=body_cap,
+        public=is_public,
+        is_known=is_known,
+        plausible_credential=is_plausible,
+    )

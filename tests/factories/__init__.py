@@ -1,0 +1,1 @@
+"""One module of factories per app: least valid data, no hidden side effects."""

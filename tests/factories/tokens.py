@@ -1,0 +1,44 @@
+"""ApiTokens and the Identity that a request carries."""
+
+from __future__ import annotations
+
+from accounts.models import Organization
+from tests.factories.accounts import make_organization
+from tokens import keys
+from tokens.identity import Identity
+from tokens.models import ApiToken
+
+
+def make_token(*, organization: Organization | None = None, **columns) -> tuple[ApiToken, str]:
+    """A token of nobody in particular with `user:write`, and its secret."""
+    secret = keys.new_secret()
+    token = ApiToken.objects.create(
+        organization=organization or make_organization(),
+        hash=keys.digest(secret),
+        prefix=secret[: keys.SHOWN],
+        last_four=secret[-4:],
+        **{"name": "Test token", "scopes": ["user:write"], **columns},
+    )
+    return token, secret
+
+
+def make_identity(**columns) -> Identity:
+    """A caller who has no rows; its stamp is not compared."""
+    return Identity(
+        **{
+            "token_pk": 1,
+            "token_id": "tok_test",
+            "organization_pk": 1,
+            "organization_id": "org_test",
+            "user_pk": None,
+            "scopes": frozenset(),
+            "allowed_models": None,
+            "allowed_ips": None,
+            "api_requests_per_minute": None,
+            "job_submissions_per_minute": None,
+            "max_queued_jobs": None,
+            "expires_at": None,
+            "stamp": "",
+            **columns,
+        }
+    )
