@@ -108,6 +108,7 @@ class TokenViewSet(ApiViewSet):
                 allowed_ips=data.get("allowed_ips"),
                 expires_at=expiry(data, moment),
                 granted_by=request.auth.scopes,
+                minted_by=request.auth,
                 now=moment,
             )
             return 201, {"token": TokenSerializer(token).data, "secret": secret}
