@@ -117,6 +117,8 @@ class Agent:
         """A cycle failed (the database is away): what waited meanwhile proves nothing."""
         self._memory.tasks.clear()
         self._memory.free_since = None
+        # Runners could not renew their leases either: give them time before looking for expired ones.
+        self._next["sweep"] = self._clock() + settings.LEASE_SECONDS
 
     def end(self, *, crashed: bool, detail: str) -> None:
         """Give back what the Runners of this node held; their processes are gone."""
@@ -281,8 +283,12 @@ class Agent:
             hosting.finish_placement(placement_id=row.public_id)
 
     def _process_left(self, placement_id: str) -> bool:
-        ended = Runner.objects.filter(placement_id=placement_id, pk__in=list(self._memory.watched))
-        return any(processes.is_running(row.pid, row.pid_start) for row in ended)
+        """Whether a process of its latest Runners lives on, also one that ended between cycles."""
+        latest = Runner.objects.filter(placement_id=placement_id).order_by("-pk")[:5]
+        left = [row.pk for row in latest if processes.is_running(row.pid, row.pid_start)]
+        for pk in left:
+            self._memory.watched.setdefault(pk, None)
+        return bool(left)
 
     def _see_orphans(self, runners: list[Runner], active: set[str]) -> None:
         """Runners whose placement is gone are to leave like those told to."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -402,15 +402,17 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
     return True
 
 
-def release_jobs(*, runner_id: int | None, crashed: bool) -> tuple[int, int]:
-    """Put back what a Runner held; returns (requeued, failed).
+def release_jobs(
+    *, runner_id: int | None, crashed: bool, keep: Collection[str] = ()
+) -> tuple[int, int]:
+    """Put back what a Runner held, but for the ids in `keep`; returns (requeued, failed).
 
     After a crash each Job's count goes up and the third crash fails it, uncharged.
     """
     now = timezone.now()
     with transaction.atomic():
         rows = Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING)
-        held = list(rows.select_for_update().order_by("pk"))
+        held = list(rows.exclude(pk__in=keep).select_for_update().order_by("pk"))
         lost = [job for job in held if crashed and job.crashes + 1 >= MAX_CRASHES]
         back = [job for job in held if job not in lost]
         Job.objects.filter(pk__in=[job.pk for job in lost]).update(crashes=F("crashes") + 1)

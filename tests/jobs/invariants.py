@@ -52,6 +52,8 @@ def _problems(job: Job, events: list[JobEvent], records: list[UsageRecord]):
         yield f"I8: claims {claims} but {job.attempts} attempts"
     if ends and events[-1].data.get("attempt", job.attempts) != job.attempts:
         yield f"I8: attempt {events[-1].data['attempt']} ended it, not {job.attempts}"
+    if ends and "attempt" in events[-1].data and len(types) > 1 and types[-2] in BACK:
+        yield "I8: ended by an attempt that had been put back"
     if len(claims) > 1 + sum(type_ in BACK for type_ in types):
         yield "I9: claimed while another attempt held it"
     if job.crashes > 3 or types.count("crashed") > 2 or types.count("retried") > 2:

@@ -15,8 +15,8 @@ import psutil
 from tests.live import Live, wait_until
 from tests.servers import free_port
 
-PACED_MS = 25
-PACED_TOKENS = 40
+PACED_MS = 100
+PACED_TOKENS = 10
 DEMO = "Qwen/Qwen3.5-4B"
 DEMO_WEIGHTS = Path(__file__).parents[2] / "inference/demo/weights/chat"
 
