@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import Any
@@ -60,6 +61,8 @@ def run_placement(placement_id: str, **_: Any) -> None:
         runner.on_fatal(keeper.abort)
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: the collector need not look at it again
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()
     except LoadError as error:
         detail = str(error)
