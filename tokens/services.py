@@ -11,6 +11,7 @@ from django.db import transaction
 
 from accounts.models import Organization, User
 from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
+from casola_site.core.ids import can_be_id
 from casola_site.core.scopes import TENANT_SCOPES, Scope, closure
 from tokens import keys
 from tokens.identity import Identity, invalidate, role_scopes
@@ -169,6 +170,8 @@ def mint_token(
 
 def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
     """The tenant's token. Raises TokenNotFound."""
+    if not can_be_id(token_id):
+        raise TokenNotFound
     try:
         return ApiToken.objects.get(organization_id=organization_pk, public_id=token_id)
     except ApiToken.DoesNotExist:

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.attention import IMPLEMENTATION, Chunk, RaggedStep, running
@@ -325,6 +326,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,
