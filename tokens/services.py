@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from typing import Any
 
 from django.db import transaction
 
@@ -102,7 +103,6 @@ def issue_token(
     scopes: Iterable[str],
     now: datetime,
     granted_by: frozenset[Scope] | None = None,
-    minted_by: Identity | None = None,
     description: str = "",
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None = None,
@@ -111,8 +111,7 @@ def issue_token(
     """A new token and its secret, which is shown this once.
 
     Never broader than the creator's role nor than `granted_by`, the closure of the token that
-    minted it; `minted_by` is that token, whose limits it cannot escape. Raises InvalidRequest,
-    ScopeTooBroad or LimitTooBroad.
+    minted it. Raises InvalidRequest or ScopeTooBroad.
     """
     chosen = check_scopes(scopes, organization=organization)
     wanted = closure(chosen)
@@ -122,10 +121,6 @@ def issue_token(
     ):
         if limit is not None and not wanted <= limit:
             raise ScopeTooBroad(wanted - limit)
-    if minted_by is not None:
-        allowed_models, allowed_ips, expires_at = within(
-            minted_by, allowed_models=allowed_models, allowed_ips=allowed_ips, expires_at=expires_at
-        )
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("The expiry is in the past", code="invalid_value", param="expires_at")
     secret = keys.new_secret()
@@ -144,6 +139,33 @@ def issue_token(
         created_at=now,
     )
     return token, secret
+
+
+def mint_token(
+    *,
+    minted_by: Identity,
+    organization: Organization,
+    allowed_models: list[str] | None,
+    allowed_ips: list[str] | None,
+    expires_at: datetime | None,
+    **fields: Any,
+) -> tuple[ApiToken, str]:
+    """`issue_token` for the holder of a token: in its user's name, within its scopes and limits.
+
+    Raises what issue_token does, or LimitTooBroad.
+    """
+    allowed_models, allowed_ips, expires_at = within(
+        minted_by, allowed_models=allowed_models, allowed_ips=allowed_ips, expires_at=expires_at
+    )
+    return issue_token(
+        organization=organization,
+        created_by=User.objects.filter(pk=minted_by.user_pk).first(),
+        granted_by=minted_by.scopes,
+        allowed_models=allowed_models,
+        allowed_ips=allowed_ips,
+        expires_at=expires_at,
+        **fields,
+    )
 
 
 def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
