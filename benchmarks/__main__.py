@@ -19,7 +19,9 @@ def main() -> int:
     """Run what was asked for; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="name", help=f"of {', '.join(NAMES)} or all")
-    parser.add_argument("--quick", action="store_true", help="short runs: for trying, not for figures")
+    parser.add_argument(
+        "--quick", action="store_true", help="short runs: for trying, not for figures"
+    )
     options = parser.parse_args()
     names = options.names or ["all"]
     if unknown := set(names) - {*NAMES, "all"}:
