@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from csp.decorators import csp_update
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
@@ -14,7 +15,8 @@ from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitVie
 
 def home(request: HttpRequest) -> HttpResponse:
     """What this is and how to make the first call."""
-    return render(request, "home.html", {"base_url": f"{request.scheme}://{request.get_host()}"})
+    base_url = settings.PUBLIC_URL or f"{request.scheme}://{request.get_host()}"
+    return render(request, "home.html", {"base_url": base_url})
 
 
 class SchemaView(SpectacularAPIView):

@@ -117,6 +117,8 @@ class Agent:
         """A cycle failed (the database is away): what waited meanwhile proves nothing."""
         self._memory.tasks.clear()
         self._memory.free_since = None
+        # Runners could not renew their leases either: give them time before looking for expired ones.
+        self._next["sweep"] = self._clock() + settings.LEASE_SECONDS
 
     def end(self, *, crashed: bool, detail: str) -> None:
         """Give back what the Runners of this node held; their processes are gone."""
@@ -213,7 +215,7 @@ class Agent:
             loading = runner.state == RunnerState.LOADING
             if task is not None:  # taken, but its acknowledgement was lost
                 queue.drop([task.id])
-        elif task is not None or (start is not None and self._just_taken(start)):
+        elif task is not None or (start is not None and self._just_taken(row, start)):
             loading = True
         else:
             if start is not None:
@@ -240,22 +242,23 @@ class Agent:
         ):
             hosting.forgive_failures(placement_id=row.public_id)
 
-    def _just_taken(self, start: Start) -> bool:
+    def _just_taken(self, row: Placement, start: Start) -> bool:
         """Its task was taken a moment ago and its Runner may register any time."""
-        if start.runner is not None:
+        if start.runner is not None or self._latest_runner(row, start) is not None:
             return False
         if start.taken_at is None:
             start.taken_at = self._clock()
         return self._clock() - start.taken_at < settings.RUNNER_START_SECONDS
 
+    def _latest_runner(self, row: Placement, start: Start) -> Runner | None:
+        """The Runner of this attempt, however short its life was."""
+        mine = Runner.objects.filter(placement_id=row.public_id, pk__gt=start.after)
+        return mine.order_by("-pk").first()
+
     def _see_failure(self, row: Placement, start: Start) -> None:
         """The Runner ended, or never came, although it is wanted."""
         del self._memory.starts[row.public_id]
-        last = (
-            Runner.objects.filter(placement_id=row.public_id, pk__gt=start.after)
-            .order_by("-pk")
-            .first()
-        )
+        last = self._latest_runner(row, start)
         detail = last.detail if last else "the runner did not start"
         hosting.count_failure(placement_id=row.public_id, detail=detail)
         steady = start.live_at is not None and self._clock() - start.live_at > STEADY_SECONDS
@@ -274,14 +277,18 @@ class Agent:
             self._hurry(runner)
             return
         start = self._memory.starts.get(row.public_id)
-        if start is not None and task is None and self._just_taken(start):
+        if start is not None and task is None and self._just_taken(row, start):
             return
         if not self._process_left(row.public_id):
             hosting.finish_placement(placement_id=row.public_id)
 
     def _process_left(self, placement_id: str) -> bool:
-        ended = Runner.objects.filter(placement_id=placement_id, pk__in=list(self._memory.watched))
-        return any(processes.is_running(row.pid, row.pid_start) for row in ended)
+        """Whether a process of its latest Runners lives on, also one that ended between cycles."""
+        latest = Runner.objects.filter(placement_id=placement_id).order_by("-pk")[:5]
+        left = [row.pk for row in latest if processes.is_running(row.pid, row.pid_start)]
+        for pk in left:
+            self._memory.watched.setdefault(pk, None)
+        return bool(left)
 
     def _see_orphans(self, runners: list[Runner], active: set[str]) -> None:
         """Runners whose placement is gone are to leave like those told to."""

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from django.conf import settings
 
 from inference.models import ModelSpec
+from usage.models import Price
 
 DEMO_CHAT = {
     "model_id": "Qwen/Qwen3.5-4B",
@@ -28,6 +31,10 @@ DEMO_ECHO = {
 }
 
 
+# USD for a million units; an operator adds rows with a later `valid_from` to change them.
+PRICES = {"Qwen/Qwen3.5-4B": {"prompt_tokens": "0.10", "completion_tokens": "0.40"}}
+
+
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
     entries = [DEMO_CHAT]
@@ -35,3 +42,8 @@ def ensure_catalog() -> None:
         entries.append(DEMO_ECHO)
     for entry in entries:
         ModelSpec.objects.get_or_create(model_id=entry["model_id"], defaults=entry)
+    for model_id, units in PRICES.items():
+        for unit, amount in units.items():
+            Price.objects.get_or_create(
+                model_id=model_id, unit=unit, defaults={"amount": Decimal(amount)}
+            )

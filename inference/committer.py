@@ -7,27 +7,33 @@ import queue
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import InterfaceError, OperationalError, close_old_connections, connection
 
 from casola_site.core.clock import now
-from jobs.enums import Lane
+from jobs.enums import JobStatus, Lane
 from jobs.services import Outcome, finish_jobs, retry_job
 
 logger = logging.getLogger(__name__)
 
 MAX_GROUP = 200
 PATIENCE_SECONDS = 3.0
+PAUSE_SECONDS = 0.2
+AWAY = (OperationalError, InterfaceError)
 
-# Called with (outcome, state): "accepted", "refused" (somebody was faster) or "unknown" (no database).
-OnWritten = Callable[[list[tuple[Outcome, str]]], None]
+# (outcome, state): "accepted", "refused" (somebody was faster) or "unknown" (no database).
+Written = list[tuple[Outcome, str]]
 
 
 class Committer:
     """One thread with one connection. The final frame of an answer waits for `on_written`."""
 
-    def __init__(self, on_written: OnWritten) -> None:
+    def __init__(
+        self, on_written: Callable[[Written], None], on_broken: Callable[[str], None]
+    ) -> None:
         self.on_written = on_written
+        self.on_broken = on_broken
         self._queue: queue.SimpleQueue[tuple[Outcome, bool] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
@@ -42,6 +48,14 @@ class Committer:
         self._thread.join(timeout=PATIENCE_SECONDS * 2)
 
     def _run(self) -> None:
+        try:
+            self._write_all()
+        except Exception:
+            logger.exception("ends can no longer be written")
+            self.on_broken("internal error")
+        connection.close()
+
+    def _write_all(self) -> None:
         open_ = True
         while open_:
             group = [self._queue.get()]
@@ -54,43 +68,75 @@ class Committer:
             items = [item for item in group if item is not None]
             if items:
                 self.on_written(self._write(items))
-        connection.close()
 
-    def _write(self, items: list[tuple[Outcome, bool]]) -> list[tuple[Outcome, str]]:
+    def _write(self, items: list[tuple[Outcome, bool]]) -> Written:
         ends = [outcome for outcome, retry in items if not retry]
-        again = [outcome for outcome, retry in items if retry]
-        written = self._try(ends)
-        for outcome in again:
-            written += self._try_again(outcome)
+        # In one order everywhere, or two transactions could wait for each other's rows.
+        written = self._finish(sorted(ends, key=lambda outcome: outcome.job_id))
+        for outcome, retry in items:
+            if retry:
+                written += self._put_back(outcome)
         return written
 
-    def _try(self, outcomes: list[Outcome]) -> list[tuple[Outcome, str]]:
-        """Write them; interactive answers give up after a few seconds, persisted ones go on."""
-        if not outcomes:
-            return []
+    def _finish(self, outcomes: list[Outcome]) -> Written:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
+        while outcomes:
             try:
                 close_old_connections()
                 accepted = finish_jobs(outcomes)
                 return [(o, "accepted" if o.job_id in accepted else "refused") for o in outcomes]
-            except DatabaseError as error:
+            except AWAY as error:
                 logger.warning("cannot write %d end(s): %s", len(outcomes), type(error).__name__)
                 connection.close()
+            except Exception as error:  # noqa: BLE001 - one odd end must not hold up the others
+                if len(outcomes) == 1:
+                    return self._replace(outcomes[0], error)
+                return [state for outcome in outcomes for state in self._finish([outcome])]
             if time.monotonic() > deadline:
-                # A persisted Job stays `processing`; its lease brings it back if we cannot.
-                for outcome in outcomes:
-                    if outcome.lane is Lane.PERSISTED:
-                        self._queue.put((outcome, False))
-                return [(o, "unknown") for o in outcomes if o.lane is Lane.INTERACTIVE]
-            time.sleep(0.2)
+                return self._give_up(outcomes)
+            time.sleep(PAUSE_SECONDS)
+        return []
 
-    def _try_again(self, outcome: Outcome) -> list[tuple[Outcome, str]]:
+    def _replace(self, outcome: Outcome, error: Exception) -> Written:
+        """An end that the database will never take becomes a plain failure."""
+        logger.error("the end of job %s cannot be written", outcome.job_id, exc_info=error)
+        if outcome.status == JobStatus.FAILED and not outcome.charged:
+            return [(outcome, "refused")]
+        return self._finish([_failed(outcome, "worker_error", "The result could not be kept")])
+
+    def _give_up(self, outcomes: list[Outcome]) -> Written:
+        """Nobody waits for a persisted Job: it is tried again. An answer cannot be confirmed, so its
+        caller is told so, and once the database is back it is written as our failure."""
+        unknown = []
+        for outcome in outcomes:
+            if outcome.lane is Lane.PERSISTED:
+                self._queue.put((outcome, False))
+                continue
+            unknown.append((outcome, "unknown"))
+            if outcome.status == JobStatus.COMPLETED:
+                message = "The service was temporarily unavailable"
+                outcome = _failed(outcome, "model_unavailable", message)
+            self._queue.put((outcome, False))
+        return unknown
+
+    def _put_back(self, outcome: Outcome) -> Written:
         try:
             close_old_connections()
             held = retry_job(outcome=outcome, now=now())
-        except DatabaseError as error:
+        except AWAY as error:
             logger.warning("cannot put a job back: %s", type(error).__name__)
             connection.close()
-            return [(outcome, "refused")]
+            time.sleep(PAUSE_SECONDS)
+            self._queue.put((outcome, True))
+            return []
+        except Exception:
+            logger.exception("job %s cannot be put back", outcome.job_id)
+            return self._finish([outcome])
         return [(outcome, "accepted" if held else "refused")]
+
+
+def _failed(outcome: Outcome, code: str, message: str) -> Outcome:
+    error = {"code": code, "message": message, "param": None}
+    return replace(
+        outcome, status=JobStatus.FAILED, result=None, error=error, charged=False, end_reason=""
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -58,10 +59,28 @@ def find_gpus() -> list[DeviceMemory]:
         done = subprocess.run(  # noqa: S603 - fixed arguments
             query, capture_output=True, text=True, timeout=ASK_SECONDS, check=True
         )
-        return parse_gpus(done.stdout)
+        return visible(parse_gpus(done.stdout), os.environ.get("CUDA_VISIBLE_DEVICES"))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         logger.warning("nvidia-smi is there but does not answer: %s", error)
         return []
+
+
+def visible(found: list[DeviceMemory], wish: str | None) -> list[DeviceMemory]:
+    """Those that CUDA_VISIBLE_DEVICES leaves, renumbered as torch will see them.
+
+    Names other than numbers (UUIDs, MIG) cannot be matched: then only their count is known, and the
+    smallest card stands for each.
+    """
+    if wish is None:
+        return found
+    names = [name.strip() for name in wish.split(",") if name.strip()]
+    by_index = {device.name.partition(":")[2]: device.memory_bytes for device in found}
+    chosen: list[int] = []
+    for name in names:
+        if name == "-1" or (name.isdigit() and name not in by_index):
+            break  # as CUDA does: what follows an unknown card is not seen either
+        chosen.append(by_index.get(name, min(by_index.values(), default=0)))
+    return [DeviceMemory(f"cuda:{index}", memory) for index, memory in enumerate(chosen) if memory]
 
 
 def parse_gpus(text: str) -> list[DeviceMemory]:

@@ -8,16 +8,18 @@ can block. Interactive requests and claimed Jobs share one admission and one bat
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import Error as DatabaseTrouble
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -34,17 +36,20 @@ from jobs.events import queue_signals
 from jobs.link import Frame, Link
 from jobs.models import Job
 from jobs.models import Runner as RunnerRow
-from jobs.services import Outcome, claim_jobs, claim_suspect, suspect_waits
+from jobs.services import Outcome, claim_jobs, claim_suspect, release_jobs, suspect_waits
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 TICK_SECONDS = 0.25
-START_TO_CLOSE = {chat.TASK: 300.0}
-DEFAULT_START_TO_CLOSE = 300.0
-CANCEL_GRACE_SECONDS = 10.0
 MAX_WAITING = 4_000
-PRODUCED_NOTHING: dict[str, int] = {}
+MAX_DONE = 20_000
+MAX_FINALS = 500
+# Cancelled by us, not by the caller: the error on the Job.
+OUR_FAULT = {
+    frames.TIMEOUT: ("timeout", "The request did not finish in time"),
+    frames.LOST: ("service_unavailable", "The answer could not be delivered"),
+}
 
 
 @dataclass(slots=True)
@@ -99,8 +104,10 @@ class RunnerHost:
         self.exclusive: str = ""  # "", "wanted" (a suspect waits for an empty engine) or "running"
         self.is_draining = False
         self.drain_until = float("inf")
-        self.done: deque[str] = deque(maxlen=20_000)
-        self.done_set: set[str] = set()
+        # Requests that come again are not run again; the latest ones' last words are kept.
+        self.done: OrderedDict[str, None] = OrderedDict()
+        self.finals: OrderedDict[str, Frame] = OrderedDict()
+        self.claims_unsure = False
 
     # -- life -------------------------------------------------------------------------------
 
@@ -115,12 +122,12 @@ class RunnerHost:
         self.stopped = asyncio.Event()
         self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
         self.committer = Committer(
-            lambda written: self.loop.call_soon_threadsafe(self._on_written, written)
+            lambda written: self._from_thread(self._on_written, written), self.keeper.abort
         )
         self.link.start()
         listening = asyncio.create_task(self._listen())
         await asyncio.sleep(0)
-        self.runner.start(lambda events: self.loop.call_soon_threadsafe(self._on_events, events))
+        self.runner.start(lambda events: self._from_thread(self._on_events, events))
         self.keeper.go_live(channel=self.link.name, host=self)
         tasks = [
             listening,
@@ -133,10 +140,14 @@ class RunnerHost:
         await self.stopped.wait()
         for task in tasks:
             task.cancel()
-        await self.link.close()
         await self.loop.run_in_executor(None, self.committer.close)
+        await self.link.close()
         self.runner.unload()
         self.database.shutdown()
+
+    def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
+            self.loop.call_soon_threadsafe(callback, argument)
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and task.exception() is not None:
@@ -159,6 +170,8 @@ class RunnerHost:
                 work = self.work.get(job_id)
                 if work is not None and work.reply == sender:
                     self._cancel(work, reason)
+            case [frames.BEAT, job_ids]:
+                self._take_beat(sender, set(job_ids))
             case _:
                 return
 
@@ -166,7 +179,11 @@ class RunnerHost:
         self, sender: str, job_id: str, attempt: int, request: dict[str, Any]
     ) -> None:
         self.link.put(sender, [frames.ACK, job_id, attempt])
-        if job_id in self.work or job_id in self.done_set:
+        if job_id in self.work:
+            return
+        if job_id in self.done:
+            if (final := self.finals.get(job_id)) is not None:
+                self.link.put(sender, final)
             return
         who = request["who"]
         work = Work(
@@ -186,10 +203,19 @@ class RunnerHost:
             streams=request["stream"],
         )
         self.work[job_id] = work
-        if self.is_draining or len(self.waiting) >= MAX_WAITING:
-            self._refuse(work, "model_unavailable", "The model is busy")
+        if self.is_draining:
+            self._send_away(work)
+        elif len(self.waiting) >= MAX_WAITING:
+            error = {"code": "model_unavailable", "message": "The model is busy"}
+            self._say_last(work, [frames.ERROR, work.job_id, work.attempt, error])
         else:
             self.waiting.append(work)
+
+    def _take_beat(self, sender: str, waited_for: set[str]) -> None:
+        """What the web process does not wait for any more was cancelled, but we did not hear it."""
+        for work in list(self.work.values()):
+            if work.reply == sender and not work.is_ended and work.job_id not in waited_for:
+                self._cancel(work, frames.LOST)
 
     # -- persisted lane -----------------------------------------------------------------------
 
@@ -205,10 +231,17 @@ class RunnerHost:
                 continue
             try:
                 await self._claim_once()
-            except DatabaseError as error:
+            except DatabaseTrouble as error:
+                self.claims_unsure = True
                 logger.warning("cannot claim: %s", type(error).__name__)
 
     async def _claim_once(self) -> None:
+        if self.claims_unsure:
+            # The claim may have been committed although its answer was lost.
+            await self._in_database(
+                release_jobs, runner_id=self.row.pk, crashed=False, keep=list(self.work)
+            )
+            self.claims_unsure = False
         if self.exclusive == "running":
             return
         moment = timezone.now()
@@ -275,7 +308,8 @@ class RunnerHost:
                     if signal["type"] == "wake":
                         self.wake.set()
                     elif signal["type"] == "cancel" and signal["job_id"] in self.work:
-                        self._cancel(self.work[signal["job_id"]], frames.LEFT)
+                        # Whoever sent it has ended the row.
+                        self._cancel(self.work[signal["job_id"]], frames.MOVED)
             except (RedisError, OSError):
                 await asyncio.sleep(1)
 
@@ -323,6 +357,8 @@ class RunnerHost:
                     self._on_delta(work, event)
                 case base.Ended():
                     self._on_ended(work, event)
+                case base.Failed() if work.cancelled == frames.MOVED:
+                    self._drop(work)
                 case base.Failed():
                     work.prompt_tokens = event.units.prompt_tokens or work.prompt_tokens
                     work.completion_tokens = event.units.completion_tokens
@@ -365,10 +401,11 @@ class RunnerHost:
         work.prompt_tokens = event.units.prompt_tokens
         work.completion_tokens = event.units.completion_tokens
         units = {key: value for key, value in asdict(event.units).items() if value}
-        if work.cancelled in (frames.TIMEOUT, frames.LOST):
-            self._end(
-                work, self._outcome(work, JobStatus.FAILED, units, code="timeout", charged=False)
-            )
+        if work.cancelled == frames.MOVED:
+            self._drop(work)
+            return
+        if work.cancelled in OUR_FAULT:
+            self._end(work, self._outcome(work, JobStatus.FAILED, units, fault=work.cancelled))
             return
         if event.reason == "cancelled":
             self._end(work, self._outcome(work, JobStatus.CANCELLED, units))
@@ -411,13 +448,24 @@ class RunnerHost:
         )
         self._end(work, outcome, retry=retryable and work.is_claimed)
 
-    def _refuse(self, work: Work, code: str, message: str) -> None:
-        """Answer an interactive request that was never begun; nothing is recorded."""
+    def _send_away(self, work: Work) -> None:
+        """Have an interactive request that was not begun run elsewhere; nothing is recorded."""
+        self._stop(work)
+        self._say_last(work, [frames.AWAY, work.job_id, work.attempt])
+
+    def _drop(self, work: Work) -> None:
+        """Somebody else ends it."""
+        self._stop(work)
+        self._forget(work)
+
+    def _say_last(self, work: Work, final: Frame) -> None:
+        assert work.reply is not None  # noqa: S101 - it is interactive
         work.is_ended = True
         self._forget(work)
-        if work.reply is not None:
-            error = {"code": code, "message": message}
-            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, error])
+        self.finals[work.job_id] = final
+        if len(self.finals) > MAX_FINALS:
+            self.finals.popitem(last=False)
+        self.link.put(work.reply, final)
 
     def _outcome(
         self,
@@ -426,10 +474,14 @@ class RunnerHost:
         units: dict[str, int],
         *,
         code: str | None = None,
-        message: str = "The request did not finish in time",
+        message: str = "",
         param: str | None = None,
         charged: bool = True,
+        fault: str | None = None,
     ) -> Outcome:
+        if fault is not None:
+            code, message = OUR_FAULT[fault]
+            charged = False
         error = None if code is None else {"code": code, "message": message, "param": param}
         return Outcome(
             job_id=work.job_id,
@@ -453,37 +505,43 @@ class RunnerHost:
 
     def _end(self, work: Work, outcome: Outcome, *, reason: str = "", retry: bool = False) -> None:
         """The engine is done with it; the answer waits until its end is written."""
+        self._stop(work)
+        outcome.end_reason = reason
+        self.committer.put(outcome, retry=retry)
+
+    def _stop(self, work: Work) -> None:
+        """It takes no slot any more."""
         work.is_ended = True
         if work.submitted is not None:
             self.running -= 1
         if work.is_suspect:
             self.exclusive = ""
             self.wake.set()
-        if work.is_claimed and not self.waiting:
+        if (work.is_claimed and not self.waiting) or (self.exclusive and not self.running):
             self.wake.set()
-        outcome.end_reason = reason
-        self.committer.put(outcome, retry=retry)
 
     def _on_written(self, written: list[tuple[Outcome, str]]) -> None:
         for outcome, state in written:
             work = self.work.get(outcome.job_id)
-            if work is None:
+            if work is None or not work.is_ended:
+                continue  # claimed once more meanwhile
+            if outcome.attempt is not None and outcome.attempt != work.attempt:
                 continue
-            self._forget(work)
-            if work.reply is not None:
-                self._answer(work, outcome, state)
+            if work.reply is None or (final := self._final(work, outcome, state)) is None:
+                self._forget(work)
+            else:
+                self._say_last(work, final)
         self._admit()
 
-    def _answer(self, work: Work, outcome: Outcome, state: str) -> None:
-        """Release the last frame. A refused end (an earlier attempt wrote it) still answers once."""
-        assert work.reply is not None  # noqa: S101 - the caller checked
+    def _final(self, work: Work, outcome: Outcome, state: str) -> Frame | None:
+        """The last frame. A refused end (an earlier attempt wrote it) still answers once."""
         if state == "unknown":
             error = {
                 "code": "model_unavailable",
                 "message": "The service is temporarily unavailable",
             }
-            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, error])
-        elif outcome.status == JobStatus.COMPLETED:
+            return [frames.ERROR, work.job_id, work.attempt, error]
+        if outcome.status == JobStatus.COMPLETED:
             now = time.monotonic()
             end = {
                 "reason": outcome.end_reason,
@@ -492,16 +550,16 @@ class RunnerHost:
                 "queue_ms": round(((work.started or now) - work.arrived) * 1000),
                 "model_ms": round((now - (work.started or now)) * 1000),
             }
-            self.link.put(work.reply, [frames.END, work.job_id, work.attempt, work.offset, end])
-        elif outcome.error is not None:
-            self.link.put(work.reply, [frames.ERROR, work.job_id, work.attempt, outcome.error])
+            return [frames.END, work.job_id, work.attempt, work.offset, end]
+        if outcome.error is not None:
+            return [frames.ERROR, work.job_id, work.attempt, outcome.error]
+        return None
 
     def _forget(self, work: Work) -> None:
         self.work.pop(work.job_id, None)
-        if len(self.done) == self.done.maxlen:
-            self.done_set.discard(self.done[0])
-        self.done.append(work.job_id)
-        self.done_set.add(work.job_id)
+        self.done[work.job_id] = None
+        if len(self.done) > MAX_DONE:
+            self.done.popitem(last=False)
 
     # -- cancelling ---------------------------------------------------------------------------
 
@@ -512,21 +570,14 @@ class RunnerHost:
         work.cancelled_at = time.monotonic()
         if work.submitted is not None:
             self.runner.cancel(work.job_id)
-        elif work.is_claimed:
-            # Its row was ended by whoever cancelled it.
-            work.is_ended = True
-            self.waiting.remove(work)
-            self._forget(work)
+            return
+        self.waiting.remove(work)
+        if reason == frames.MOVED:
+            self._drop(work)
+        elif reason == frames.LEFT:
+            self._end(work, self._outcome(work, JobStatus.CANCELLED, {}))
         else:
-            self.waiting.remove(work)
-            status = JobStatus.CANCELLED if reason == frames.LEFT else JobStatus.FAILED
-            code = None if reason == frames.LEFT else "timeout"
-            self._end(
-                work,
-                self._outcome(
-                    work, status, dict(PRODUCED_NOTHING), code=code, charged=reason == frames.LEFT
-                ),
-            )
+            self._end(work, self._outcome(work, JobStatus.FAILED, {}, fault=reason))
 
     # -- watching -----------------------------------------------------------------------------
 
@@ -537,10 +588,17 @@ class RunnerHost:
             now = time.monotonic()
             if now - last_beat >= BEAT_SECONDS:
                 last_beat = now
-                for channel in {work.reply for work in self.work.values() if work.reply}:
-                    self.link.put(channel, [frames.BEAT])
+                self._beat()
             self._watch_work(now)
             self._watch_orders(now)
+
+    def _beat(self) -> None:
+        working: dict[str, dict[str, list[int]]] = {}
+        for work in self.work.values():
+            if work.reply is not None:
+                working.setdefault(work.reply, {})[work.job_id] = [work.attempt, work.offset]
+        for channel, works in working.items():
+            self.link.put(channel, [frames.BEAT, works])
 
     def _watch_work(self, now: float) -> None:
         for work in list(self.work.values()):
@@ -551,35 +609,42 @@ class RunnerHost:
                 and self.link.silent_for(work.reply, work.arrived) > SILENCE_SECONDS
             ):
                 self._cancel(work, frames.LOST)
-            limit = START_TO_CLOSE.get(work.task, DEFAULT_START_TO_CLOSE)
-            if work.submitted is not None and now - work.submitted > limit:
+            if (
+                work.submitted is not None
+                and now - work.submitted > settings.START_TO_CLOSE_SECONDS
+            ):
                 self._cancel(work, frames.TIMEOUT)
             if (
                 work.cancelled_at is not None
                 and work.submitted is not None
-                and now - work.cancelled_at > CANCEL_GRACE_SECONDS
+                and now - work.cancelled_at > settings.CANCEL_GRACE_SECONDS
             ):
                 self.keeper.abort("the engine hangs")
 
     def _watch_orders(self, now: float) -> None:
-        for job_id in self.keeper.take_lost():
+        for job_id, attempt in self.keeper.take_lost():
             work = self.work.get(job_id)
-            if work is not None:
-                self._cancel(work, frames.LEFT)
+            if work is not None and work.attempt == attempt:
+                self._cancel(work, frames.MOVED)
         if self.keeper.should_stop and not self.is_draining:
             self.is_draining = True
             self.drain_until = now + max(0.0, settings.DRAIN_SECONDS - 3)
             for work in [work for work in self.waiting if not work.is_claimed]:
-                self._refuse(work, "model_unavailable", "The model is restarting")
+                self._send_away(work)
             self.waiting = deque(work for work in self.waiting if work.is_claimed)
         if self.is_draining and (not self.work or now > self.drain_until):
             self._leave()
 
     def _leave(self) -> None:
-        for work in [
-            work for work in self.work.values() if not work.is_ended and not work.is_claimed
-        ]:
-            self._fail(work, "model_unavailable", "The model is restarting", charged=False)
+        """What is claimed goes back with the lease; callers who have seen nothing go elsewhere."""
+        for work in list(self.work.values()):
+            if work.is_ended or work.is_claimed:
+                continue
             if work.submitted is not None:
                 self.runner.cancel(work.job_id)
+            if work.offset:
+                message = "The model is restarting"
+                self._fail(work, "model_unavailable", message, charged=False)
+            else:
+                self._send_away(work)
         self.stopped.set()

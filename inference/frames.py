@@ -1,11 +1,14 @@
 """The words that a web process and a Runner exchange over their Links (pure).
 
-web process -> Runner: REQUEST [.., job_id, attempt, request], CANCEL [.., job_id, reason], BEAT [..]
-Runner -> web process: ACK, START [.., job_id, attempt, prompt_tokens, queue_ms],
+web process -> Runner: REQUEST [.., job_id, attempt, request], CANCEL [.., job_id, reason],
+    BEAT [.., [job_id, …]] with all it waits for
+Runner -> web process: ACK [.., job_id, attempt], START [.., job_id, attempt, prompt_tokens, queue_ms],
     TEXT [.., job_id, attempt, offset, text], END [.., job_id, attempt, offset, end],
-    ERROR [.., job_id, attempt, error], BEAT
+    ERROR [.., job_id, attempt, error], AWAY [.., job_id, attempt] (not begun, ask another),
+    BEAT [.., {job_id: [attempt, offset], …}] with all it works on
 
-`offset` counts the characters sent before: a frame that does not fit means a lost one.
+`offset` counts the characters sent before: a frame that does not fit means a lost one. Frames arrive
+in order, so a BEAT that lacks a request, or shows another offset, means a lost one too.
 """
 
 from __future__ import annotations
@@ -18,12 +21,14 @@ START = "sta"
 TEXT = "txt"
 END = "end"
 ERROR = "err"
+AWAY = "away"
 
-# Why a request is cancelled: its caller went away (charged), waiting took too long or this end lost
-# track of the answer (both our fault: not charged).
+# Why a request is cancelled: its caller went away (charged), waiting took too long or the other end
+# lost track of it (both our fault: not charged), or another attempt answers (nothing is recorded).
 LEFT = "left"
 TIMEOUT = "timeout"
 LOST = "lost"
+MOVED = "moved"
 
 BEAT_SECONDS = 1.0
 SILENCE_SECONDS = 3.0

@@ -14,9 +14,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from django.conf import settings
-from django.db import DatabaseError
-
 from casola_site.core import errors
 from casola_site.core.clock import now
 from casola_site.core.database import in_thread
@@ -29,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.25
 MAX_RESENDS = 3
+MAX_DEATHS = 2
 COLD_RUNNER_POLL = 0.2
+FROZEN_SECONDS = 10.0
+CATALOG_SECONDS = 5.0
 
 
 def ask_for(model: Model) -> bool:
@@ -77,25 +77,31 @@ class RunnerLost(errors.WorkerError):
     message = "The model runner was lost while answering"
 
 
+class Again(Exception):
+    """The Runner is gone and nothing was answered yet: ask another."""
+
+
 @dataclass(slots=True)
 class Exchange:
     """One interactive request under way."""
 
     job_id: str
-    queue_id: str
     request: dict[str, Any]
     runner: LiveRunner | None = None
+    tried: set[str] = field(default_factory=set)
     attempt: int = 0
+    deaths: int = 0
+    """How many Runners died with it: it may be what kills them."""
     sent_at: float = 0.0
     resends: int = 0
     is_acknowledged: bool = False
     has_output: bool = False
     offset: int = 0
-    started: Started | None = None
     pieces: deque[Piece | Exception] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_ended: bool = False
     """The Runner has said its last word; nothing is left to cancel."""
+    end_was_missed: bool = False
 
     def push(self, piece: Piece | Exception) -> None:
         """Hand a piece to the waiting request."""
@@ -116,16 +122,29 @@ class Hub:
     def start(self) -> None:
         """Begin to listen. Call on the event loop."""
         self.link.start()
-        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._watch())]
+        loops = (self._listen(), self._beat(), self._watch())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
 
     async def catalog(self) -> Catalog:
-        """Models and live Runners, at most a second old; one reading serves all who wait."""
+        """Models and live Runners, at most a second old; one reading serves all who wait.
+
+        Raises DatabaseError, or Unavailable when the database does not answer.
+        """
         found = catalog_in_memory()
         if found is not None:
             return found
+        try:
+            async with asyncio.timeout(CATALOG_SECONDS):
+                return await asyncio.shield(self._read_catalog())
+        except TimeoutError:
+            raise errors.Unavailable from None
+
+    def _read_catalog(self) -> asyncio.Future[Catalog]:
         if self._reading is None or self._reading.done():
             self._reading = asyncio.ensure_future(read_catalog_async())
-        return await asyncio.shield(self._reading)
+            # Nobody may be waiting for it any more when it fails.
+            self._reading.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return self._reading
 
     async def run(
         self, *, job_id: str, model: Model, request: dict[str, Any], wait_seconds: float
@@ -135,12 +154,15 @@ class Hub:
         Raises ApiError: Unavailable (no Runner, Redis away), Timeout before the first output within
         `wait_seconds`, RunnerLost, or what the Runner refused. Closing the iterator cancels.
         """
-        exchange = Exchange(job_id=job_id, queue_id=model.queue_id, request=request)
+        exchange = Exchange(job_id=job_id, request=request)
         deadline = time.monotonic() + wait_seconds
         try:
-            await self._send_first(exchange, model, deadline)
+            await self._send_somewhere(exchange, model, deadline)
             while True:
                 piece = await self._next(exchange, None if exchange.has_output else deadline)
+                if isinstance(piece, Again):
+                    await self._send_somewhere(exchange, model, deadline)
+                    continue
                 if isinstance(piece, Exception):
                     if isinstance(piece, errors.Timeout):
                         self._cancel(exchange, frames.TIMEOUT)
@@ -151,14 +173,17 @@ class Hub:
         finally:
             self._close(exchange)
 
-    async def _send_first(self, exchange: Exchange, model: Model, deadline: float) -> None:
+    async def _send_somewhere(self, exchange: Exchange, model: Model, deadline: float) -> None:
+        """Send it to a Runner that was not tried; wait for one that is loaded."""
         asked = False
+        frozen_until = time.monotonic() + FROZEN_SECONDS
         while True:
             runners = (await self.catalog()).runners.get(model.queue_id, [])
-            if runners:
-                self._send(exchange, self._least_busy(runners))
+            untried = [runner for runner in runners if runner.channel not in exchange.tried]
+            if untried:
+                self._send(exchange, self._least_busy(untried))
                 return
-            if not asked:
+            if not runners and not asked:
                 asked = True
                 if not await ask_for_async(model):
                     raise errors.Unavailable(
@@ -166,9 +191,11 @@ class Hub:
                         code="model_unavailable",
                         retry_after=30,
                     )
-            if time.monotonic() > deadline:
+            moment = time.monotonic()
+            if moment > deadline or (runners and moment > frozen_until):
+                state = "does not answer" if runners else "is still warming up"
                 raise errors.Unavailable(
-                    f"The model '{model.model_id}' is still warming up",
+                    f"The model '{model.model_id}' {state}",
                     code="model_unavailable",
                     retry_after=30,
                 )
@@ -179,15 +206,19 @@ class Hub:
 
     def _send(self, exchange: Exchange, runner: LiveRunner) -> None:
         exchange.runner = runner
+        exchange.tried.add(runner.channel)
         exchange.attempt += 1
         exchange.sent_at = time.monotonic()
         exchange.is_acknowledged = False
         exchange.resends = 0
         self.exchanges[exchange.job_id] = exchange
         self.outstanding[runner.channel] = self.outstanding.get(runner.channel, 0) + 1
-        self.link.put(
-            runner.channel, [frames.REQUEST, exchange.job_id, exchange.attempt, exchange.request]
-        )
+        self._put_request(exchange)
+
+    def _put_request(self, exchange: Exchange) -> None:
+        assert exchange.runner is not None  # noqa: S101 - it was sent before
+        frame = [frames.REQUEST, exchange.job_id, exchange.attempt, exchange.request]
+        self.link.put(exchange.runner.channel, frame)
 
     async def _next(self, exchange: Exchange, deadline: float | None) -> Piece | Exception:
         while not exchange.pieces:
@@ -204,16 +235,25 @@ class Hub:
                 )
         return exchange.pieces.popleft()
 
+    # -- ending -------------------------------------------------------------------------------
+
     def _close(self, exchange: Exchange) -> None:
+        self._detach(exchange, frames.LEFT)
+        exchange.is_ended = True
+
+    def _detach(self, exchange: Exchange, reason: str) -> None:
+        """Take it from its Runner, which is told so unless it has ended."""
+        self._cancel(exchange, reason)
         self.exchanges.pop(exchange.job_id, None)
-        self._cancel(exchange, frames.LEFT)
         if exchange.runner is not None:
             self._release(exchange.runner)
+            exchange.runner = None
 
     def _cancel(self, exchange: Exchange, reason: str) -> None:
-        if exchange.runner is not None and not exchange.is_ended:
-            exchange.is_ended = True
-            self.link.put(exchange.runner.channel, [frames.CANCEL, exchange.job_id, reason])
+        if exchange.runner is None or exchange.is_ended:
+            return
+        exchange.is_ended = reason != frames.MOVED
+        self.link.put(exchange.runner.channel, [frames.CANCEL, exchange.job_id, reason])
 
     def _release(self, runner: LiveRunner) -> None:
         left = self.outstanding.get(runner.channel, 0) - 1
@@ -222,34 +262,53 @@ class Hub:
         else:
             self.outstanding.pop(runner.channel, None)
 
+    def _lose(self, exchange: Exchange, error: Exception) -> None:
+        """Give up on its Runner and on it."""
+        self._detach(exchange, frames.LOST)
+        exchange.push(error)
+
+    def _move(self, exchange: Exchange) -> None:
+        """Give up on its Runner; the waiting request asks another."""
+        self._detach(exchange, frames.MOVED)
+        exchange.push(Again())
+
+    # -- what Runners say ---------------------------------------------------------------------
+
     async def _listen(self) -> None:
         async for sender, batch in self.link.receive():
             for frame in batch:
-                if frame[0] == frames.BEAT:
-                    continue
-                exchange = self.exchanges.get(frame[1])
-                if exchange is None or exchange.runner is None or exchange.runner.channel != sender:
-                    continue
-                if frame[2] == exchange.attempt:
-                    self._take(exchange, frame)
+                try:
+                    self._take_frame(sender, frame)
+                except Exception:  # one odd frame must not end the others' answers
+                    logger.exception("a frame of a runner could not be taken")
+
+    def _take_frame(self, sender: str, frame: Frame) -> None:
+        if frame[0] == frames.BEAT:
+            self._take_beat(sender, frame[1])
+            return
+        exchange = self.exchanges.get(frame[1])
+        if exchange is None or exchange.runner is None or exchange.runner.channel != sender:
+            return
+        if frame[2] == exchange.attempt and not exchange.is_ended:
+            self._take(exchange, frame)
 
     def _take(self, exchange: Exchange, frame: Frame) -> None:
         exchange.is_acknowledged = True
         match frame:
             case [frames.TEXT, _, _, offset, text]:
                 if offset != exchange.offset:
-                    self._lose(exchange)
+                    self._lose(exchange, RunnerLost())
                     return
                 exchange.offset += len(text)
                 exchange.has_output = True
                 exchange.push(Text(text))
             case [frames.START, _, _, prompt_tokens, queue_ms]:
-                exchange.started = Started(prompt_tokens, queue_ms)
-                exchange.push(exchange.started)
+                exchange.push(Started(prompt_tokens, queue_ms))
             case [frames.END, _, _, offset, end]:
                 if offset != exchange.offset:
-                    self._lose(exchange)
+                    self._lose(exchange, RunnerLost())
                     return
+                exchange.is_ended = True
                 exchange.push(
                     Finished(
                         end["reason"], end["units"], end["text"], end["queue_ms"], end["model_ms"]
@@ -260,75 +319,88 @@ class Hub:
                 exchange.push(
                     errors.from_runner(error["code"], error["message"], error.get("param"))
                 )
+            case [frames.AWAY, _, _]:
+                self._move(exchange)
             case _:
                 return
 
-    def _lose(self, exchange: Exchange) -> None:
-        self.exchanges.pop(exchange.job_id, None)
-        self._cancel(exchange, frames.LOST)
-        exchange.push(RunnerLost())
+    def _take_beat(self, sender: str, working: dict[str, list[int]]) -> None:
+        """What the Runner does not know any more, or has sent more of, was lost on the way."""
+        for exchange in list(self.exchanges.values()):
+            if exchange.runner is None or exchange.runner.channel != sender or exchange.is_ended:
+                continue
+            if not exchange.is_acknowledged:
+                continue
+            attempt, offset = working.get(exchange.job_id, (0, 0))
+            if attempt == exchange.attempt:
+                if offset != exchange.offset:
+                    self._lose(exchange, RunnerLost())
+            elif exchange.end_was_missed:
+                self._lose(exchange, RunnerLost())
+            else:
+                exchange.end_was_missed = True
+                self._put_request(exchange)  # it says its last word again
 
     def _frame_lost(self, frame: Frame) -> None:
-        if frame[0] == frames.REQUEST and frame[1] in self.exchanges:
-            self.exchanges.pop(frame[1]).push(errors.Unavailable())
+        if frame[0] == frames.REQUEST and (exchange := self.exchanges.get(frame[1])):
+            error = RunnerLost() if exchange.has_output else errors.Unavailable()
+            self._lose(exchange, error)
+
+    # -- watching -----------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        while True:
+            waiting: dict[str, list[str]] = {channel: [] for channel in self.outstanding}
+            for exchange in self.exchanges.values():
+                if exchange.runner is not None:
+                    waiting.setdefault(exchange.runner.channel, []).append(exchange.job_id)
+            for channel, job_ids in waiting.items():
+                self.link.put(channel, [frames.BEAT, job_ids])
+            await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:
-        last_beat = 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
-            moment = time.monotonic()
-            if self.exchanges:
-                await self._watch_exchanges(moment)
-            if moment - last_beat >= BEAT_SECONDS:
-                last_beat = moment
-                for channel in self.outstanding:
-                    self.link.put(channel, [frames.BEAT])
+            try:
+                self._watch_exchanges()
+            except Exception:  # watching must go on
+                logger.exception("requests could not be watched")
 
-    async def _watch_exchanges(self, moment: float) -> None:
-        try:
-            found = await self.catalog()
-        except DatabaseError:
-            found = None
-        live = (
-            None
-            if found is None
-            else {runner.channel for runners in found.runners.values() for runner in runners}
-        )
-        for exchange in list(self.exchanges.values()):
-            runner = exchange.runner
-            if runner is None:
-                continue
-            silent = self.link.silent_for(runner.channel, exchange.sent_at)
-            gone = live is not None and runner.channel not in live and silent > 2 * BEAT_SECONDS
-            if silent > SILENCE_SECONDS or gone or exchange.resends > MAX_RESENDS:
-                self._runner_silent(exchange, found)
-            elif not exchange.is_acknowledged and moment - exchange.sent_at > ACK_SECONDS * (
-                exchange.resends + 1
-            ):
-                exchange.resends += 1
-                self.link.put(
-                    runner.channel,
-                    [frames.REQUEST, exchange.job_id, exchange.attempt, exchange.request],
-                )
-
-    def _runner_silent(self, exchange: Exchange, found: Catalog | None) -> None:
-        """Re-send once to a Runner that lives, else end it."""
-        if exchange.has_output:
-            self._lose(exchange)
+    def _watch_exchanges(self) -> None:
+        """Never waits for the database: which Runners live is only known while it answers."""
+        if not self.exchanges:
             return
-        silent = exchange.runner
-        runners = [] if found is None else found.runners.get(exchange.queue_id, [])
-        others = [r for r in runners if silent is None or r.channel != silent.channel]
-        if exchange.attempt >= 2 or not self.link.is_up:
-            self.exchanges.pop(exchange.job_id, None)
-            exchange.push(errors.Unavailable() if not self.link.is_up else RunnerLost())
-        elif others and silent is not None:
-            self.link.put(silent.channel, [frames.CANCEL, exchange.job_id, frames.LOST])
-            self._release(silent)
-            self._send(exchange, self._least_busy(others))
-        elif time.monotonic() - exchange.sent_at > settings.WAIT_SECONDS:
-            self.exchanges.pop(exchange.job_id, None)
-            exchange.push(RunnerLost())
+        found = catalog_in_memory()
+        if found is None:
+            self._read_catalog()
+        live = found and {
+            runner.channel for runners in found.runners.values() for runner in runners
+        }
+        for exchange in list(self.exchanges.values()):
+            if exchange.runner is None or exchange.is_ended:
+                continue
+            channel = exchange.runner.channel
+            silent = self.link.silent_for(channel, exchange.sent_at)
+            gone = live is not None and channel not in live and silent > 2 * BEAT_SECONDS
+            if silent > SILENCE_SECONDS or gone or exchange.resends > MAX_RESENDS:
+                self._runner_silent(exchange)
+            elif not exchange.is_acknowledged:
+                waited = time.monotonic() - exchange.sent_at
+                if waited > ACK_SECONDS * (exchange.resends + 1):
+                    exchange.resends += 1
+                    self._put_request(exchange)
+
+    def _runner_silent(self, exchange: Exchange) -> None:
+        """Ask another Runner when nothing was answered, else end it."""
+        if exchange.has_output:
+            self._lose(exchange, RunnerLost())
+        elif not self.link.is_up:
+            self._lose(exchange, errors.Unavailable())
+        elif exchange.is_acknowledged and exchange.deaths >= MAX_DEATHS - 1:
+            self._lose(exchange, RunnerLost())
+        else:
+            exchange.deaths += exchange.is_acknowledged
+            self._move(exchange)
 
 
 _hubs: dict[asyncio.AbstractEventLoop, Hub] = {}

@@ -9,22 +9,22 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections, connection
+from django.db import close_old_connections, connection
 from django.db.models.functions import Now
 
 from casola_site.core.clock import now
 from inference import stopping
 from inference.enums import PlacementState
 from inference.models import Placement
-from jobs.enums import RunnerState
+from jobs.enums import JobStatus, RunnerState
 from jobs.leases import LeaseLost, heartbeat
-from jobs.models import Runner
+from jobs.models import Job, Runner
 from jobs.services import checkpoint_units
 from usage.pricing import Snapshot
 from usage.services import price_snapshot
 
 if TYPE_CHECKING:
-    from inference.execution import RunnerHost
+    from inference.execution import RunnerHost, Work
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +44,9 @@ class Keeper:
         self.should_stop = False
         self.prices: Snapshot = {}
         self._news: dict[str, Any] = {}
-        self._lost: set[str] = set()
-        self._used = False
+        self._lock = threading.Lock()
+        self._lost: set[tuple[str, int]] = set()
+        self._kept: dict[str, dict[str, int]] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -55,23 +56,26 @@ class Keeper:
 
     def progress(self, fraction: float, text: str) -> None:
         """Loading progress for the row (0-1)."""
-        self._news.update(progress=fraction, detail=text[:500])
+        self._tell(progress=fraction, detail=text[:500])
 
     def report_memory(self, total: int) -> None:
         """What the loaded weights, cache and workspace really take, in bytes."""
-        self._news["memory_bytes"] = total
+        self._tell(memory_bytes=total)
 
     def go_live(self, *, channel: str, host: RunnerHost) -> None:
         """The Runner takes requests from now on; the next tick writes it."""
-        self._news.update(
-            state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail=""
-        )
+        self._tell(state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail="")
         self.host = host
 
-    def take_lost(self) -> set[str]:
-        """Ids of Jobs that were found to be no longer ours."""
-        lost, self._lost = self._lost, set()
+    def take_lost(self) -> set[tuple[str, int]]:
+        """(Job, attempt) that were found to be no longer ours."""
+        with self._lock:
+            lost, self._lost = self._lost, set()
         return lost
+
+    def _tell(self, **news: Any) -> None:
+        with self._lock:
+            self._news.update(news)
 
     def abort(self, reason: str) -> None:
         """End this process at once: its Jobs come back through the lease."""
@@ -100,21 +104,25 @@ class Keeper:
                 ):
                     self._write()
                     last_beat = moment
-            except DatabaseError as error:
+                close_old_connections()
+            except Exception as error:  # noqa: BLE001 - the lease itself says when it is too late
                 logger.warning("cannot renew the lease: %s", type(error).__name__)
                 connection.close()
-            close_old_connections()
         connection.close()
 
     def _write(self) -> None:
-        news, self._news = self._news, {}
+        with self._lock:
+            news, self._news = self._news, {}
         host = self.host
-        if host is not None:
-            news["outstanding"] = len(host.work)
+        outstanding = {} if host is None else {"outstanding": len(host.work)}
         try:
-            heartbeat(runner_id=self.row.pk, **news)
+            heartbeat(runner_id=self.row.pk, **news, **outstanding)
         except LeaseLost:
             self.abort("its lease was lost")
+        except Exception:
+            with self._lock:
+                self._news = {**news, **self._news}
+            raise
 
     def _check(self) -> None:
         placement = Placement.objects.filter(public_id=self.placement_id)
@@ -125,12 +133,25 @@ class Keeper:
         if host is None:
             return
         if self.should_stop:
-            self._news.setdefault("state", RunnerState.DRAINING)
+            self._tell(state=RunnerState.DRAINING)
         works = list(host.work.values())
         if works:
             placement.update(used_at=now())
-        claimed = {
-            work.job_id: work.units() for work in works if work.is_claimed and not work.is_ended
-        }
-        if claimed:
-            self._lost |= checkpoint_units(runner_id=self.row.pk, units=claimed)
+        claimed = {work.job_id: work for work in works if work.is_claimed and not work.is_ended}
+        self._checkpoint(claimed)
+
+    def _checkpoint(self, claimed: dict[str, Work]) -> None:
+        """Keep what running Jobs have produced, and find those that are no longer ours."""
+        if not claimed:
+            return
+        held = Job.objects.filter(
+            pk__in=list(claimed), runner_id=self.row.pk, status=JobStatus.PROCESSING
+        )
+        ours = {str(pk) for pk in held.values_list("pk", flat=True)}
+        units = {job_id: claimed[job_id].units() for job_id in sorted(ours)}
+        changed = {job_id: u for job_id, u in units.items() if self._kept.get(job_id) != u}
+        if changed:
+            checkpoint_units(runner_id=self.row.pk, units=changed)
+        self._kept = units
+        with self._lock:
+            self._lost |= {(i, work.attempt) for i, work in claimed.items() if i not in ours}

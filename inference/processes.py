@@ -26,7 +26,7 @@ SAME_START = 0.005  # seconds; the kernel counts in hundredths
 KILL_SECONDS = 5.0
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunningError(Exception):
     """Another qnode of this name lives; the text says which."""
 
 
@@ -153,16 +153,16 @@ class NodeLock:
     def acquire(self, marker: str) -> int:
         """Take the lock, first ending what a killed predecessor left; returns how many that were.
 
-        Raises AlreadyRunning while the predecessor's main process lives.
+        Raises AlreadyRunningError while the predecessor's main process lives.
         """
         ended = 0
         deadline = time.monotonic() + KILL_SECONDS
         while not self._try():
             record = self._read()
             if record and is_running(int(record["pid"]), float(record["started"])):
-                raise AlreadyRunning(f"it already runs as process {record['pid']}")
+                raise AlreadyRunningError(f"it already runs as process {record['pid']}")
             if time.monotonic() > deadline:
-                raise AlreadyRunning(f"{self.path} is held by a process that cannot be ended")
+                raise AlreadyRunningError(f"{self.path} is held by a process that cannot be ended")
             if record:
                 ended += self._end(record)
             time.sleep(0.02)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -20,6 +20,7 @@ from django.utils import timezone
 from accounts.models import Organization
 from casola_site.core import ids
 from casola_site.core.errors import Conflict, NotFound, QueueFull
+from casola_site.core.insert import insert_rows
 from jobs import events
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.models import Job, JobEvent, Runner
@@ -304,7 +305,7 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     claimed = [o for o in ordered if o.lane is Lane.PERSISTED]
     direct = [o for o in ordered if o.lane is Lane.INTERACTIVE]
     accepted = [o for o in claimed if _finish_claimed(o, now)]
-    Job.objects.bulk_create(_direct_row(o, now) for o in direct)
+    insert_rows(Job, [_direct_row(o, now) for o in direct])
     add_events(
         [(uuid.UUID(o.job_id), str(o.status), {"attempt": o.attempt}) for o in accepted], at=now
     )
@@ -332,27 +333,27 @@ def _finish_claimed(outcome: Outcome, now: datetime) -> bool:
     return changed == 1
 
 
-def _direct_row(outcome: Outcome, now: datetime) -> Job:
-    return Job(
-        id=uuid.UUID(outcome.job_id),
-        organization_id=outcome.organization_id,
-        token_id=outcome.token_id,
-        user_id=outcome.user_id,
-        model_id=outcome.model_id,
-        queue_id=outcome.queue_id,
-        task=outcome.task,
-        lane=Lane.INTERACTIVE,
-        status=outcome.status,
-        units=outcome.units,
-        error=outcome.error,
-        progress=1.0 if outcome.status == JobStatus.COMPLETED else 0.0,
-        attempts=1,
-        runner_id=outcome.runner_id,
-        created_at=outcome.created_at,
-        started_at=outcome.started_at,
-        first_output_at=outcome.first_output_at,
-        completed_at=now,
-    )
+def _direct_row(outcome: Outcome, now: datetime) -> dict[str, Any]:
+    return {
+        "id": uuid.UUID(outcome.job_id),
+        "organization_id": outcome.organization_id,
+        "token_id": outcome.token_id,
+        "user_id": outcome.user_id,
+        "model_id": outcome.model_id,
+        "queue_id": outcome.queue_id,
+        "task": outcome.task,
+        "lane": str(Lane.INTERACTIVE),
+        "status": str(outcome.status),
+        "units": outcome.units,
+        "error": outcome.error,
+        "progress": 1.0 if outcome.status == JobStatus.COMPLETED else 0.0,
+        "attempts": 1,
+        "runner_id": outcome.runner_id,
+        "created_at": outcome.created_at,
+        "started_at": outcome.started_at,
+        "first_output_at": outcome.first_output_at,
+        "completed_at": now,
+    }
 
 
 def _consumption(outcome: Outcome, now: datetime) -> Consumption:
@@ -401,15 +402,17 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
     return True
 
 
-def release_jobs(*, runner_id: int | None, crashed: bool) -> tuple[int, int]:
-    """Put back what a Runner held; returns (requeued, failed).
+def release_jobs(
+    *, runner_id: int | None, crashed: bool, keep: Collection[str] = ()
+) -> tuple[int, int]:
+    """Put back what a Runner held, but for the ids in `keep`; returns (requeued, failed).
 
     After a crash each Job's count goes up and the third crash fails it, uncharged.
     """
     now = timezone.now()
     with transaction.atomic():
         rows = Job.objects.filter(runner_id=runner_id, status=JobStatus.PROCESSING)
-        held = list(rows.select_for_update().order_by("pk"))
+        held = list(rows.exclude(pk__in=keep).select_for_update().order_by("pk"))
         lost = [job for job in held if crashed and job.crashes + 1 >= MAX_CRASHES]
         back = [job for job in held if job not in lost]
         Job.objects.filter(pk__in=[job.pk for job in lost]).update(crashes=F("crashes") + 1)

@@ -8,6 +8,8 @@ its share of the limit.
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import math
 import secrets
 import time
@@ -15,7 +17,7 @@ from typing import Any
 
 from django.conf import settings
 from django_ratelimit.core import is_ratelimited
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 from rest_framework.throttling import BaseThrottle
 
 from casola_site.core import redis
@@ -108,7 +110,7 @@ async def admit_async(identity: Identity, rate_class: RateClass) -> Decision:
     limit = limit_of(identity, rate_class)
     keys, arguments = _arguments(identity, rate_class, limit)
     try:
-        answer = await _script(redis.async_client())(keys=keys, args=arguments)
+        answer = await _shared_trips(redis.async_client()).ask([*keys, *arguments])
     except RedisError:
         return local_share(identity, rate_class, limit)
     return _decision(answer, limit)
@@ -118,6 +120,70 @@ def _script(client: Any) -> Any:
     found = getattr(client, "_casola_admit", None)
     if found is None:
         found = client._casola_admit = client.register_script(SCRIPT)
+    return found
+
+
+class _SharedTrips:
+    """An event loop's admissions: those that come while one round trip is under way share the next.
+
+    Under load that is one connection, one write and one read for many requests.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.digest = hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest()
+        self.waiting: list[tuple[list[Any], asyncio.Future[list[int]]]] = []
+        self.trips: asyncio.Task[None] | None = None
+
+    async def ask(self, arguments: list[Any]) -> list[int]:
+        """The script's answer. Raises RedisError."""
+        answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self.waiting.append((arguments, answer))
+        if self.trips is None:
+            self.trips = asyncio.create_task(self._travel())
+        return await answer
+
+    async def _travel(self) -> None:
+        group: list[tuple[list[Any], asyncio.Future[list[int]]]] = []
+        try:
+            while self.waiting:
+                group, self.waiting = self.waiting, []
+                for (_, future), answer in zip(group, await self._send(group), strict=True):
+                    if future.done():  # its request has gone
+                        continue
+                    if isinstance(answer, Exception):
+                        future.set_exception(answer)
+                    else:
+                        future.set_result(answer)
+        finally:
+            self.trips = None
+            for _, future in [*group, *self.waiting]:
+                future.cancel()
+            self.waiting = []
+
+    async def _send(self, group: list[tuple[list[Any], Any]]) -> list[Any]:
+        """An answer or a RedisError for each."""
+        try:
+            answers = await self._pipeline(group)
+            if any(isinstance(answer, NoScriptError) for answer in answers):
+                # Redis was restarted; a script it does not know has counted nothing.
+                await self.client.script_load(SCRIPT)
+                answers = await self._pipeline(group)
+        except RedisError as error:
+            return [error] * len(group)
+        return answers
+
+    async def _pipeline(self, group: list[tuple[list[Any], Any]]) -> list[Any]:
+        pipeline = self.client.pipeline(transaction=False)
+        for arguments, _ in group:
+            pipeline.evalsha(self.digest, 2, *arguments)
+        return await pipeline.execute(raise_on_error=False)
+
+
+def _shared_trips(client: Any) -> _SharedTrips:
+    found = getattr(client, "_casola_trips", None)
+    if found is None:
+        found = client._casola_trips = _SharedTrips(client)
     return found
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any
 
+from django.core.exceptions import ValidationError as DjangoValidationError
 from rest_framework import serializers
 
 
@@ -79,6 +81,44 @@ class Optional:
                 if value is not None or (key in fields and fields[key].required)
             }
         return super().run_validation(data)  # type: ignore[misc]
+
+    @functools.cached_property
+    def _checks(self) -> list[tuple[Any, Any, bool]]:
+        """(field, the serializer's own check of it, whether it may be passed over when absent)."""
+        return [
+            (
+                field,
+                getattr(self, f"validate_{field.field_name}", None),
+                not field.required and field.default is serializers.empty and field.source != "*",
+            )
+            for field in self._writable_fields  # type: ignore[attr-defined]
+        ]
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """DRF's own, but absent optional fields (of a chat request most) cost nothing."""
+        if not isinstance(data, dict):
+            return super().to_internal_value(data)  # type: ignore[misc]
+        values: dict[str, Any] = {}
+        found: dict[str, Any] = {}
+        for field, check, is_optional in self._checks:
+            name = field.field_name
+            if is_optional and name not in data:
+                continue
+            try:
+                value = field.run_validation(data.get(name, serializers.empty))
+                if check is not None:
+                    value = check(value)
+            except serializers.ValidationError as error:
+                found[name] = error.detail
+            except DjangoValidationError as error:
+                found[name] = serializers.get_error_detail(error)
+            except serializers.SkipField:
+                continue
+            else:
+                self.set_value(values, field.source_attrs, value)  # type: ignore[attr-defined]
+        if found:
+            raise serializers.ValidationError(found)
+        return values
 
 
 class StrictSerializer(Optional, serializers.Serializer):

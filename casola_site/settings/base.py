@@ -28,7 +28,6 @@ for _network in env.items("TRUSTED_PROXIES"):
         TRUSTED_PROXIES.append(ipaddress.ip_network(_network, strict=False))
     except ValueError:
         raise ImproperlyConfigured(f"TRUSTED_PROXIES: {_network!r} is no IP network.") from None
-METRICS_TOKEN = env.text("METRICS_TOKEN")
 
 # Processes
 WEB_WORKERS = env.integer("WEB_WORKERS", 1, low=1, high=256)
@@ -38,6 +37,8 @@ LEASE_SECONDS = env.integer("LEASE_SECONDS", 30, low=2, high=3600)
 HEARTBEAT_SECONDS = LEASE_SECONDS / 3
 IDLE_UNLOAD_SECONDS = env.integer("IDLE_UNLOAD_SECONDS", 900, low=1, high=10_000_000)
 DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 25, low=0, high=600)
+START_TO_CLOSE_SECONDS = env.integer("START_TO_CLOSE_SECONDS", 300, low=1, high=86400)
+CANCEL_GRACE_SECONDS = env.integer("CANCEL_GRACE_SECONDS", 10, low=1, high=600)
 WAIT_SECONDS = env.integer("WAIT_SECONDS", 120, low=1, high=3600)
 RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the cluster is wedged
 RUNNER_FUNCTION = "inference.background.run_placement"
@@ -49,7 +50,6 @@ FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 JOB_TASKS = "inference.selectors.task_contract"
 
 INSTALLED_APPS = [
-    "daphne",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -211,6 +211,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "casola_site.core.exception_handler.handle",
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PAGINATION_CLASS": None,
+    "DEFAULT_METADATA_CLASS": None,  # OPTIONS is 405 like every method a view does not have
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Casola API",
@@ -224,6 +225,13 @@ SPECTACULAR_SETTINGS = {
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "displayRequestDuration": True},
     "COMPONENT_SPLIT_REQUEST": True,
+    "TAGS": [
+        {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
+        {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
+        {"name": "Models", "description": "What is served and whether it is online."},
+        {"name": "Organizations", "description": "API tokens."},
+        {"name": "Users", "description": "The caller."},
+    ],
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
     "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
 }
@@ -269,6 +277,7 @@ LOGGING = {
         "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},
     },
 }

@@ -7,6 +7,7 @@ caller who leaves cancels it, and with it the Runner's work within a step.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 import uuid
@@ -34,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 load_identity = in_thread(identities.load)
 refuse_async = in_thread(refuse)
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 Headers = list[tuple[bytes, bytes]]
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
@@ -42,10 +44,17 @@ STREAM_HEADERS = {
 }
 
 
+def joined(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name; a repeated one is joined with commas, as Django does it."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = found[name] + b"," + value if name in found else value
+    return found
+
+
 class InteractiveConsumer(AsyncConsumer):
     """One request to an Interactive viewset."""
 
-    channel_layer_alias = "none"
     view: Any = None
 
     def __init__(self, view: type[Interactive]) -> None:
@@ -55,6 +64,14 @@ class InteractiveConsumer(AsyncConsumer):
         self.task: asyncio.Task[None] | None = None
         self.decision: Decision | None = None
         self.has_begun = False
+
+    async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
+        """Take messages one by one: without a channel layer there is nothing to wait for beside."""
+        self.scope = scope
+        self.base_send = send
+        with contextlib.suppress(StopConsumer):
+            while True:
+                await self.dispatch(await receive())
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """No database connection belongs to this task, so there is none to look after."""
@@ -91,7 +108,7 @@ class InteractiveConsumer(AsyncConsumer):
             await self._fail(as_api_error(error))
 
     async def _answer(self) -> None:
-        headers = dict(self.scope["headers"])
+        headers = joined(self.scope["headers"])
         identity = await self._admit(headers)
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:
@@ -131,10 +148,8 @@ class InteractiveConsumer(AsyncConsumer):
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):
             if isinstance(piece, Finished):
-                body = json.dumps(
-                    self.view.answer(call, piece), separators=(",", ":"), ensure_ascii=False
-                )
-                await self._respond(200, body.encode(), call.headers())
+                body = encode(self.view.answer(call, piece)).encode()
+                await self._respond(200, body, call.headers())
 
     async def _stream(self, call: Call) -> None:
         pieces = self.view.pieces(hub(), call)

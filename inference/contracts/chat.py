@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 TASK = "openai/chat-completion"
@@ -37,8 +37,19 @@ class ChatInput:
     ignore_eos: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values for a frame or a JSON column."""
-        return asdict(self)
+        """Plain values for a frame or a JSON column; absent keys mean the defaults."""
+        sampling = {
+            name: value
+            for name in SAMPLING_FIELDS
+            if (value := getattr(self.sampling, name)) is not None
+        }
+        return {
+            "messages": self.messages,
+            "sampling": sampling,
+            "max_tokens": self.max_tokens,
+            "stop": self.stop,
+            "ignore_eos": self.ignore_eos,
+        }
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ChatInput:

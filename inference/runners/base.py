@@ -151,6 +151,9 @@ class Runner(Protocol):
     def load(self, on_progress: Callable[[float, str], None]) -> Memory:
         """Load and warm up; returns what it really took. Raises LoadError."""
 
+    def on_fatal(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` told the reason when the engine gives up: the host should end."""
+
     def start(self, emit: Emit) -> None:
         """Begin to work; events go to `emit`."""
 

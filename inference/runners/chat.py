@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.attention import IMPLEMENTATION, Chunk, RaggedStep, running
@@ -30,11 +31,11 @@ from inference.runners.generation import OPEN_RESERVE, Generation
 from inference.runners.model_folder import check_folder, read_json, weight_bytes
 from inference.runners.prompt import PromptBuilder
 from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
-from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache
+from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
 from inference.runners.text import DetokenizerFactory, TextStream
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 
-USUAL_ROW_TOKENS = 4096
+USUAL_ROW_TOKENS = 2048
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -107,7 +108,7 @@ class ChatRunner:
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages)
+        prompt = self._prompts.build(chat.messages, context=self._context)
         limit = self._completion_limit(len(prompt), chat.max_tokens)
         generation = Generation(
             request_id=request_id,
@@ -199,31 +200,37 @@ class ChatRunner:
         )
 
     def _warm_up(self, layout: CacheLayout, tokens: int) -> int:
-        """Run one prompt of `tokens` and one more token; returns the bytes this took at most."""
-        model = self._model
-        budget = 2 * tokens * layout.bytes_per_token + LENGTH_STEP * layout.bytes_per_token
-        cache = SlotCache(layout, slots=1, context=tokens + 1, budget=budget)
+        """Run the largest prompt part and the largest decode batch; returns the bytes they took.
+
+        On a CPU only what the process keeps afterwards can be seen.
+        """
+        slots = self._config.slots
+        room = max(round_up(tokens, LENGTH_STEP), slots * LENGTH_STEP)
+        cache = SlotCache(layout, slots=slots, context=tokens, budget=room * layout.bytes_per_token)
         on_cuda = layout.device.type == "cuda"
+        row = cache.take(tokens)
         if on_cuda:
             torch.cuda.reset_peak_memory_stats(layout.device)
         before = torch.cuda.memory_allocated(layout.device) if on_cuda else resident_bytes()
-        row = cache.take(tokens + 1)
-        with torch.inference_mode():
-            for step in (
-                RaggedStep(cache, [], [Chunk(row, 0, tokens)]),
-                RaggedStep(cache, [tokens], []),
-            ):
-                count = len(step.positions)
-                with running(step):
-                    model(
-                        input_ids=torch.zeros((1, count), dtype=torch.long, device=layout.device),
-                        position_ids=step.positions[None],
-                        use_cache=False,
-                        logits_to_keep=torch.tensor([count - 1], device=layout.device),
-                    )
+        self._run_once(RaggedStep(cache, [], [Chunk(row, 0, tokens)]), keep=1)
+        cache.reset()
+        rows = [cache.take(1) for _ in range(slots)]
+        self._run_once(RaggedStep(cache, [0 for _ in rows], []), keep=slots)
         after = torch.cuda.max_memory_allocated(layout.device) if on_cuda else resident_bytes()
         cache.free()
         return max(0, after - before)
+
+    def _run_once(self, step: RaggedStep, *, keep: int) -> None:
+        """One forward over made-up tokens, with logits for the last `keep` of them."""
+        count = len(step.positions)
+        device = step.positions.device
+        with torch.inference_mode(), running(step):
+            self._model(
+                input_ids=torch.zeros((1, count), dtype=torch.long, device=device),
+                position_ids=step.positions[None],
+                use_cache=False,
+                logits_to_keep=torch.arange(count - keep, count, device=device),
+            )
 
     def _completion_limit(self, prompt_tokens: int, max_tokens: int | None) -> int:
         room = self._context - prompt_tokens
@@ -292,14 +299,16 @@ def _workspace(config: PretrainedConfig, runner: RunnerConfig, dtype: torch.dtyp
 def _cache_budget(config: RunnerConfig, layout: CacheLayout, context: int, taken: int) -> int:
     """Bytes for the cache: what the memory budget leaves, at most all slots at full context.
 
-    Without a memory budget: every slot at USUAL_ROW_TOKENS, and at most half of what is free.
+    Without a memory budget: every slot at USUAL_ROW_TOKENS, but at least one at full context, and
+    at most half of what is free.
     """
-    full_row = -(-context // LENGTH_STEP) * LENGTH_STEP * layout.bytes_per_token
+    full_row = round_up(context, LENGTH_STEP) * layout.bytes_per_token
     if config.memory_budget is not None:
         budget = min(config.memory_budget - taken, config.slots * full_row)
     else:
         usual_row = min(full_row, USUAL_ROW_TOKENS * layout.bytes_per_token)
-        budget = min(config.slots * usual_row, free_bytes(config.device) // 2)
+        usual = max(config.slots * usual_row, full_row)
+        budget = min(usual, free_bytes(config.device) // 2)
     if budget < min(LENGTH_STEP * layout.bytes_per_token, full_row):
         raise LoadError("the memory budget leaves no room for the cache")
     return budget
@@ -317,6 +326,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,

@@ -15,8 +15,10 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 def float_type(device: str, dtype: str) -> torch.dtype:
     """The dtype to hold weights in; "auto" is bfloat16 where the device computes in it.
 
-    Raises LoadError for any other name.
+    Raises LoadError for any other name, and where the device is not there.
     """
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise LoadError("this machine has no CUDA device")
     if dtype == "auto":
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
     if dtype not in DTYPES:

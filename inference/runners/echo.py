@@ -122,6 +122,9 @@ class EchoRunner:
         on_progress(1.0, "ready")
         return Memory(weights=0, cache=0, workspace=0)
 
+    def on_fatal(self, callback: Callable[[str], None]) -> None:
+        """See Runner. This engine never gives up."""
+
     def start(self, emit: Emit) -> None:
         """See Runner."""
         self._emit = emit

@@ -55,7 +55,8 @@ class Choice:
         self.top_p = _first(sampling.top_p, defaults.top_p)
         self.top_k = int(_first(sampling.top_k, defaults.top_k))
         self.min_p = _first(sampling.min_p, defaults.min_p)
-        self.random = Random(sampling.seed)
+        # Random takes the absolute value of a seed; 64 bits keep -1 and 1 apart
+        self.random = Random(None if sampling.seed is None else sampling.seed % 2**64)
         self.width = self._width()
 
     def _width(self) -> int:

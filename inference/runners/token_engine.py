@@ -121,7 +121,7 @@ class TokenEngine:
         with self._wake:
             self._stopping = True
             self._wake.notify()
-        if self._thread is None:
+        if self._thread is None or self._thread is threading.current_thread():
             return True
         self._thread.join(timeout)
         return not self._thread.is_alive()

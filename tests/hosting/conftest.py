@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-import types
 from collections.abc import Iterator
 
 import pytest
 
 from tests.hosting import live
-
-if importlib.util.find_spec("jobs.services") is None:  # until there are Jobs to give back
-    services = types.ModuleType("jobs.services")
-    services.release_jobs = lambda **_: (0, 0)
-    sys.modules["jobs.services"] = services
 
 
 @pytest.fixture(scope="session")

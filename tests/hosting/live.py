@@ -21,7 +21,6 @@ from django.utils import timezone
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
-from casola_site.core import queue
 from inference import processes
 from inference.enums import PlacementState
 from inference.models import ModelSpec, Placement
@@ -263,4 +262,4 @@ def _database(var_dir: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             server.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
-__all__ = ["ALIAS", "CLUSTER", "NODE", "QNode", "World", "queue", "took", "until", "world"]
+__all__ = ["ALIAS", "CLUSTER", "NODE", "QNode", "World", "took", "until", "world"]

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import time
+from pathlib import Path
 
-import psutil
 import pytest
+from django.db import connections
 
 from casola_site.core import queue
 from inference import processes
 from jobs.enums import RunnerState
-from tests.hosting.live import CLUSTER, World, took, until
+from tests.hosting.live import ALIAS, CLUSTER, World, took, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 START = 20  # seconds a start may take on a loaded machine
@@ -47,6 +48,18 @@ def test_endless_task_is_neither_ended_nor_redelivered(world):
     assert [r.pk for r in world.runners(placement)] == [first.pk]
     assert world.live(placement).pk == first.pk
     assert node.process.poll() is None
+
+
+def test_the_real_runner_lives_is_replaced_and_drains(world):
+    placement = world.want("a")
+    node = world.start(TEST_RUNNER_FUNCTION="inference.background.run_placement")
+    first = live(world, placement, 30)
+    os.kill(first.pid, signal.SIGKILL)
+    second = until(lambda: replacement(world, placement, first), START)
+    node.signal(signal.SIGTERM)
+    assert node.wait(15) == 0
+    states = [(r.pk, r.state) for r in world.runners(placement)]
+    assert states == [(first.pk, RunnerState.DEAD), (second.pk, RunnerState.STOPPED)]
 
 
 def test_killed_busy_worker_is_replaced_and_fenced(world):
@@ -194,8 +207,16 @@ def test_second_start_is_refused_while_the_first_lives(world):
 
 def test_torch_works_in_the_task(world):
     placement = world.want("a", torch=True)
-    world.start()
-    assert live(world, placement, 40).detail == "8000000"
+    node = world.start()
+    runner = live(world, placement, 40)
+    assert runner.detail == "8000000"
+    assert _has_torch(runner.pid)
+    assert not _has_torch(node.process.pid)
+    assert not _has_torch(node.sentinel().pid)
+    environment = Path(f"/proc/{runner.pid}/environ").read_text().split("\0")
+    assert "OMP_WAIT_POLICY=passive" in environment
+    assert "HF_HUB_OFFLINE=1" in environment
+    assert any(entry.startswith("OMP_NUM_THREADS=") for entry in environment)
 
 
 def test_placing_and_stopping_one_leaves_the_other_alone(world):
@@ -203,10 +224,10 @@ def test_placing_and_stopping_one_leaves_the_other_alone(world):
     world.start()
     pid = live(world, staying).pid
     leaving = world.want("b")
-    gone = live(world, leaving).pid
+    gone = live(world, leaving)
     world.leave(leaving)
     until(lambda: world.state(leaving) == "stopped", 10, "stopped")
-    assert not psutil.pid_exists(gone)
+    assert not processes.is_running(gone.pid, gone.pid_start)
     assert world.live(staying).pid == pid
     assert len(world.runners(staying)) == 1
 
@@ -221,6 +242,25 @@ def test_frozen_runner_is_fenced_killed_and_replaced(world):
         lambda: not processes.is_running(first.pid, first.pid_start), 3, "the frozen process ended"
     )
     assert world.runners(placement)[0].state == RunnerState.DEAD
+
+
+def test_lost_database_connections_are_survived(world):
+    if connections[ALIAS].vendor != "postgresql":
+        pytest.skip("SQLite has no connections to lose")
+    nodes = [world.start("default"), world.start()]
+    for node in nodes:
+        node.children()
+    for _ in range(3):
+        with connections[ALIAS].cursor() as cursor:
+            cursor.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            )
+        time.sleep(0.5)
+    world.enqueue("default", "tests.hosting.standin.write", "after-loss")
+    until(lambda: _read(world, "after-loss"), 10)
+    live(world, world.want("a"))
+    assert [node.process.poll() for node in nodes] == [None, None]
 
 
 def test_models_load_one_at_a_time(world):
@@ -248,6 +288,10 @@ def replacement(world: World, placement, first):
 def _read(world: World, name: str) -> str:
     path = world.var_dir / name
     return path.read_text() if path.exists() else ""
+
+
+def _has_torch(pid: int) -> bool:
+    return "libtorch" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def _own(node, child: int) -> list[int]:

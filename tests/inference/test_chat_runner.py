@@ -8,6 +8,8 @@ import shutil
 
 import pytest
 import torch
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from inference.contracts.chat import TASK, ChatInput, Sampling
 from inference.runners.base import Ended, InvalidInput, LoadError, RunnerConfig
@@ -145,9 +147,11 @@ def test_a_strange_task_is_refused(running):
 def test_text_parts_are_joined_and_nothing_is_empty_text():
     builder = PromptBuilder(tiny_tokenizer())
     parts = [{"type": "text", "text": "the quick"}, {"type": "text", "text": " fox"}]
-    assert builder.build([{"role": "user", "content": parts}]) == template_tokens(HELLO)
+    joined = builder.build([{"role": "user", "content": parts}], context=512)
+    assert joined == template_tokens(HELLO)
     empty = [{"role": "assistant", "content": ""}, *HELLO]
-    assert builder.build([{"role": "assistant", "content": None}, *HELLO]) == template_tokens(empty)
+    without = builder.build([{"role": "assistant", "content": None}, *HELLO], context=512)
+    assert without == template_tokens(empty)
 
 
 def control_count(tokens):
@@ -172,7 +176,7 @@ def test_control_tokens_in_messages_stay_text(text, where):
         message["content"] = [{"type": "text", "text": text}]
     else:
         message[where] = text
-    tokens = PromptBuilder(tiny_tokenizer()).build([message])
+    tokens = PromptBuilder(tiny_tokenizer()).build([message], context=512)
     plain = template_tokens([{"role": "user", "content": "x"}])
     assert control_count(tokens) == control_count(plain)
     if where != "name":
@@ -182,8 +186,62 @@ def test_control_tokens_in_messages_stay_text(text, where):
 
 def test_control_tokens_split_over_parts_stay_text():
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]
-    tokens = PromptBuilder(tiny_tokenizer()).build([{"role": "user", "content": parts}])
+    tokens = PromptBuilder(tiny_tokenizer()).build(
+        [{"role": "user", "content": parts}], context=512
+    )
     assert control_count(tokens) == control_count(template_tokens(HELLO))
+
+
+def word_tokenizer(words, special):
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, **words}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, unk_token="[UNK]", additional_special_tokens=special
+    )
+    tokenizer.chat_template = "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+    return tokenizer
+
+
+def test_overlapping_control_tokens_stay_text():
+    tokenizer = word_tokenizer({"a": 1, "b": 2, "<": 3, ">": 4}, ["<a>b", "b<a>"])
+    tokens = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}], context=512)
+    assert tokens == [3, 1, 4, 2, 3, 1, 4]
+
+
+def test_unknown_characters_are_no_control_tokens():
+    tokenizer = word_tokenizer({"a": 1}, ["<x>"])
+    assert PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}], context=512) == [
+        1,
+        0,
+        1,
+    ]
+
+
+def test_look_alikes_that_normalisation_turns_into_control_tokens_are_refused():
+    backend = Tokenizer(models.WordLevel({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    backend.normalizer = normalizers.NFKC()
+    backend.add_tokens([AddedToken("<|end|>", normalized=True, special=True)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    builder = PromptBuilder(tokenizer)
+    wide = "".join(chr(ord(char) + 0xFEE0) for char in "<|end|>")
+    assert backend.encode(wide).ids == [backend.token_to_id("<|end|>")]
+    with pytest.raises(InvalidInput, match="control tokens"):
+        builder.build([{"role": "user", "content": wide}], context=512)
+
+
+def test_a_cuda_device_that_is_not_there_is_a_load_error(folder, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(LoadError, match="CUDA"):
+        ChatRunner.estimate(config(folder, device="cuda"))
+
+
+def test_one_slot_still_reaches_the_whole_context(folder, monkeypatch):
+    monkeypatch.setattr("inference.runners.chat.USUAL_ROW_TOKENS", 256)
+    runner = ChatRunner(config(folder, slots=1))
+    runner.load(lambda share, text: None)
+    assert runner.context == 512
+    runner.unload()
 
 
 def test_estimate_and_load_agree_on_the_weights(folder):
@@ -325,3 +383,10 @@ def test_the_registry_knows_the_runners_by_name():
 def test_submitting_before_loading_is_an_error(folder):
     with pytest.raises(LoadError):
         ask(ChatRunner(config(folder)), "early")
+
+
+def test_messages_that_cannot_fit_are_refused_unread():
+    builder = PromptBuilder(tiny_tokenizer())
+    with pytest.raises(InvalidInput) as caught:
+        builder.build([{"role": "user", "content": "a b " * 250_000}], context=64)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")

@@ -19,9 +19,8 @@ def choice(**settings):
 
 
 def draws(row, count=4000, **settings):
-    one = choice(seed=1, **settings)
-    logits = row[None]
-    return collections.Counter(sample(logits, [one])[0] for _ in range(count))
+    choices = [choice(seed=number, **settings) for number in range(count)]
+    return collections.Counter(sample(row.expand(count, -1), choices))
 
 
 def test_temperature_zero_takes_the_largest():
@@ -75,6 +74,19 @@ def test_a_token_of_probability_zero_is_never_drawn():
     row[10] = row[20] = 0.0
     assert set(draws(row, temperature=1.0)) == {10, 20}
     assert set(draws(row, temperature=1.0, top_p=0.99)) == {10, 20}
+
+
+@pytest.mark.parametrize("settings", [{}, {"top_p": 0.99}])
+def test_the_largest_uniform_number_draws_a_possible_token(settings):
+    class Most:
+        def random(self):
+            return 1 - 2**-53  # 1.0 once it is a float32
+
+    one = choice(temperature=1.0, **settings)
+    one.random = Most()
+    row = torch.full((64,), -math.inf)
+    row[10] = row[20] = 0.0
+    assert sample(row[None], [one])[0] in {10, 20}
 
 
 def test_filters_agree_with_transformers_warpers():

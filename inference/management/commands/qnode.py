@@ -201,7 +201,7 @@ class Command(BaseCommand):
         lock = processes.NodeLock(Path(settings.VAR_DIR) / f"qnode-{cluster}.lock")
         try:
             ended = lock.acquire(marker)
-        except processes.AlreadyRunning as error:
+        except processes.AlreadyRunningError as error:
             raise CommandError(f"qnode {cluster} cannot start: {error}.") from None
         if ended:
             logger.warning("ended %d process(es) that a killed qnode had left", ended)
@@ -215,6 +215,7 @@ def _start_again(cluster: str, marker: str) -> None:
     """Exec this command with the environment that django-q and the number libraries read at import."""
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("OMP_NUM_THREADS", str(len(os.sched_getaffinity(0))))
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi numbers them
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["Q_CLUSTER_NAME"] = cluster
     os.environ[processes.MARKER] = marker

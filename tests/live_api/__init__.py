@@ -1,0 +1,1 @@
+"""Tests over HTTP against one running Casola."""

@@ -1,0 +1,62 @@
+"""Fixtures of the tests over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import httpx
+import openai
+import pytest
+
+from tests.live import wait_until
+from tests.live_api import site as sites
+from tests.live_api.site import Site
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with sites.site(tmp_path_factory.mktemp("site") / "var") as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def http(site: Site) -> Iterator[httpx.Client]:
+    """Speaks for alpha with every scope."""
+    headers = {"Authorization": f"Bearer {site.alpha['admin_write']}"}
+    with httpx.Client(base_url=site.url, headers=headers, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def bare(site: Site) -> Iterator[httpx.Client]:
+    """Says nothing of who it is."""
+    with httpx.Client(base_url=site.url, timeout=60) as client:
+        yield client
+
+
+@pytest.fixture
+def sdk(site: Site) -> Iterator[openai.OpenAI]:
+    """The official client, as users set it up."""
+    with openai.OpenAI(
+        base_url=f"{site.url}/openai/v1", api_key=site.alpha["user_write"]
+    ) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def demo(site: Site) -> str:
+    """The real demo model's id, once it is loaded."""
+    if not (sites.DEMO_WEIGHTS / "config.json").is_file():
+        pytest.skip("the demo weights are not in this checkout")
+    wait_until(lambda: site.live.status_of(sites.DEMO) == "online", seconds=60, what="demo model")
+    return sites.DEMO
+
+
+@pytest.fixture(scope="session")
+def ended(site: Site):
+    """Wait for a job's end: `ended(job_id, seconds=1)`."""
+
+    def wait(job_id: str, seconds: float = 30.0, key: str | None = None) -> dict:
+        return site.live.wait_job(job_id, seconds=seconds, key=key or site.alpha["user_read"])
+
+    return wait

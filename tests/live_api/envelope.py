@@ -1,0 +1,78 @@
+"""What every error answer must look like, and bodies and routes that many tests share."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+CHAT = "/openai/v1/chat/completions"
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    415: "invalid_request_error",
+    429: "rate_limit_error",
+    431: "invalid_request_error",
+}
+LEAK = re.compile(
+    r"Traceback|File \"|line \d+, in |\.py\b|psycopg|sqlite|django|rest_framework|redis"
+    r"|DETAIL:|SELECT |relation \"|/work/|/tmp/|site-packages|Exception\b|<html|<!doctype"
+    r"|csl_sk_[0-9A-Za-z]{20}|object at 0x",
+    re.IGNORECASE,
+)
+GHOST_JOB = "01890a5d-ac96-774b-bcce-b302099a8057"
+
+
+def assert_envelope(
+    response: Any, status: int | tuple[int, ...], *, code: str | None = None, path: str = ""
+) -> dict[str, Any]:
+    """The inner error object, after its status, form and headers were checked."""
+    statuses = (status,) if isinstance(status, int) else status
+    assert response.status_code in statuses, (response.status_code, response.text[:500])
+    assert response.headers["content-type"].split(";")[0] == "application/json", response.headers
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
+    assert not LEAK.search(response.text), response.text[:500]
+    body = response.json()
+    assert set(body) <= {"error", "request_id", "detail", "message"}, body
+    error = body["error"]
+    path = path or response.request.url.path
+    keys = {"code", "message", "type"}
+    if path.startswith("/openai/"):
+        assert set(error) == keys | {"param"}, error
+    else:
+        assert keys <= set(error) <= keys | {"param"}, error
+        assert error.get("param", "x"), error
+    assert error["type"] == TYPES.get(response.status_code, "api_error"), error
+    assert isinstance(error["code"], str)
+    assert re.fullmatch(r"[a-z_]+", error["code"]), error
+    assert isinstance(error["message"], str)
+    assert 0 < len(error["message"]) < 1000, error
+    assert error.get("param") is None or isinstance(error["param"], str)
+    if code is not None:
+        assert error["code"] == code, error
+    if response.status_code == 401:
+        assert response.headers["www-authenticate"] == "Bearer"
+    if response.status_code in (429, 503):
+        assert 1 <= int(response.headers["retry-after"]) <= 59
+    return error
+
+
+def chat_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:
+    """A request to the stub engine."""
+    return {"model": "test/echo", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def job_body(**fields: Any) -> dict[str, Any]:
+    """A job for the stub engine's own Task."""
+    return {"model_id": "test/echo", "task": "test/echo", "input": {"units": 1}, **fields}
+
+
+def bearer(secret: str) -> dict[str, str]:
+    """Headers that carry it."""
+    return {"Authorization": f"Bearer {secret}"}

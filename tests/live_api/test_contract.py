@@ -1,0 +1,180 @@
+"""The seed's examples, word for word, where their routes exist."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+
+import httpx
+import pytest
+
+from tests.live import wait_until
+from tests.live_api.envelope import CHAT, GHOST_JOB, assert_envelope, bearer, job_body
+
+pytestmark = pytest.mark.sqlite
+SEED_CHAT = b"""{
+"model": "test/echo",
+"messages": [{"role": "user", "content": "Hello!"}]
+}"""
+SEED_TOKEN = b"""{
+"name": "CI Pipeline Token",
+"scopes": ["user:read", "user:write"]
+}"""
+JSON = {"Content-Type": "application/json"}
+
+
+def test_chat_completion(http):
+    response = http.post(CHAT, content=SEED_CHAT, headers=JSON)
+    assert response.status_code == 200
+    body = response.json()
+    assert set(body) == {"id", "object", "created", "model", "choices", "usage"}
+    assert re.fullmatch(r"chatcmpl-[0-9a-f]+", body["id"])
+    assert body["object"] == "chat.completion"
+    assert abs(body["created"] - time.time()) < 30
+    assert body["model"] == "test/echo"
+    (choice,) = body["choices"]
+    assert choice["index"] == 0
+    assert set(choice["message"]) == {"role", "content"}
+    assert choice["message"]["role"] == "assistant"
+    assert choice["message"]["content"].startswith("w0 w1 ")
+    assert choice["finish_reason"] == "stop"
+    assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 16, "total_tokens": 17}
+
+
+def test_chat_stream_is_the_same_answer_in_chunks(http):
+    body = {**json.loads(SEED_CHAT), "stream": True}
+    whole = http.post(CHAT, json=json.loads(SEED_CHAT)).json()["choices"][0]["message"]["content"]
+    response = http.post(CHAT, json=body)
+    lines = [line for line in response.text.split("\n\n") if line]
+    assert lines[-1] == "data: [DONE]"
+    chunks = [json.loads(line.removeprefix("data: ")) for line in lines[:-1]]
+    assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+    text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
+    assert text == whole
+
+
+def test_model_list(http):
+    body = http.get("/openai/v1/models").json()
+    assert set(body) == {"object", "data"}
+    assert body["object"] == "list"
+    wanted = {"id": "Qwen/Qwen3.5-4B", "object": "model", "created": 0, "owned_by": "casola"}
+    assert wanted in body["data"]
+    assert "test/away" not in {model["id"] for model in body["data"]}
+    assert http.get("/openai/v1/models/Qwen%2FQwen3.5-4B").json() == wanted
+    assert http.get("/openai/v1/models/Qwen/Qwen3.5-4B").json() == wanted
+
+
+def test_model_status(http):
+    body = http.get("/api/model-status").json()
+    assert set(body) == {"models"}
+    demo = next(model for model in body["models"] if model["model_id"] == "Qwen/Qwen3.5-4B")
+    assert demo["spec_id"].startswith("spec_")
+    assert demo["enabled"] is True
+    assert demo["tasks"] == ["openai/chat-completion"]
+    assert demo["status"] in ("online", "warming_up", "standby", "offline")
+    away = next(model for model in body["models"] if model["model_id"] == "test/away")
+    assert (away["enabled"], away["status"]) == (False, "offline")
+
+
+def test_token_creation(site, http):
+    path = f"/api/organizations/{site.alpha['id']}/tokens"
+    response = http.post(path, content=SEED_TOKEN, headers=JSON)
+    assert response.status_code == 201
+    body = response.json()
+    assert set(body) == {"token", "secret"}
+    shown = {key: body["token"][key] for key in ("name", "scopes", "status")}
+    assert shown == {
+        "name": "CI Pipeline Token",
+        "scopes": ["user:read", "user:write"],
+        "status": "active",
+    }
+    assert body["token"]["id"].startswith("tok_")
+    assert re.fullmatch(r"csl_sk_[0-9A-Za-z]{42}", body["secret"])
+    again = http.get(f"{path}/{body['token']['id']}")
+    assert body["secret"] not in again.text
+    assert set(again.json()) == {"token"}
+    assert httpx.get(site.url + "/openai/v1/models", headers=bearer(body["secret"])).is_success
+
+
+def test_job_life(http):
+    made = http.post("/api/jobs", json=job_body())
+    assert made.status_code == 201
+    assert set(made.json()) == {"id", "queue_id"}
+    assert made.headers["x-casola-job-id"] == made.json()["id"]
+
+    def completed():
+        job = http.get(f"/api/jobs/{made.json()['id']}").json()
+        return job if job["status"] == "completed" else None
+
+    job = wait_until(completed, what="completion")
+    assert set(job) == {
+        "id",
+        "queue_id",
+        "model_id",
+        "task",
+        "status",
+        "progress",
+        "result",
+        "error",
+        "usage",
+        "created_at",
+        "started_at",
+        "completed_at",
+        "attempts",
+    }
+    assert (job["usage"]["completion_tokens"], job["attempts"], job["error"]) == (1, 1, None)
+    late = http.post(f"/api/jobs/{job['id']}/cancel")
+    assert_envelope(late, 409, code="conflict")
+    assert late.headers["x-should-retry"] == "false"
+
+
+def test_job_can_be_cancelled(http):
+    made = http.post("/api/jobs", json=job_body(input={"duration_ms": 60_000})).json()
+    cancelled = http.post(f"/api/jobs/{made['id']}/cancel")
+    assert cancelled.status_code == 200
+    assert cancelled.json()["status"] == "cancelled"
+    assert http.get(f"/api/jobs/{made['id']}").json()["status"] == "cancelled"
+
+
+def test_unknown_job_is_the_seeds_error(http):
+    for response in (
+        http.get(f"/api/jobs/{GHOST_JOB}"),
+        http.get("/api/jobs/nonsense"),
+        http.post(f"/api/jobs/{GHOST_JOB}/cancel"),
+    ):
+        assert response.status_code == 404
+        assert response.json() == {
+            "error": {
+                "code": "not_found",
+                "message": "Job not found",
+                "type": "not_found_error",
+            }
+        }
+
+
+def test_every_answer_names_its_request(http):
+    seen = [http.get("/openai/v1/models").headers["x-request-id"] for _ in range(3)]
+    assert len(set(seen)) == 3
+    sent = http.get("/openai/v1/models", headers={"X-Request-Id": "mine"})
+    assert sent.headers["x-request-id"] != "mine"
+
+
+def test_an_inference_answer_names_its_job_and_times(http):
+    response = http.post(CHAT, content=SEED_CHAT, headers=JSON)
+    times = dict(
+        part.strip().split(";dur=") for part in response.headers["server-timing"].split(",")
+    )
+    assert set(times) == {"queue", "model", "total"}
+    assert all(float(value) >= 0 for value in times.values())
+    job = http.get(f"/api/jobs/{response.headers['x-casola-job-id']}").json()
+    assert job["status"] == "completed"
+    assert job["usage"]["completion_tokens"] == 16
+
+
+def test_who_am_i(site, http):
+    body = http.get("/api/users/me").json()
+    assert body["organization"]["id"] == site.alpha["id"]
+    assert body["user"]["role"] == "owner"
+    assert body["token"]["id"] == site.alpha["admin_write_id"]
+    assert site.alpha["admin_write"] not in json.dumps(body)
