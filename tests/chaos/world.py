@@ -139,7 +139,9 @@ class World(Live):
 
     # -- clients ------------------------------------------------------------------------------
 
-    def in_background(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+    def in_background(
+        self, function: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Future:
         return self.clients.submit(function, *arguments, **options)
 
     def ask(self, text: str = "hi", **options: Any) -> Seen:
@@ -180,9 +182,7 @@ class World(Live):
         body = {"model_id": ECHO, "task": ECHO, "input": task}
         for left in range(retries, -1, -1):
             try:
-                answer = self.post(
-                    "/api/jobs", body, key, headers={"Idempotency-Key": idempotency}
-                )
+                answer = self.post("/api/jobs", body, key, headers={"Idempotency-Key": idempotency})
             except httpx.HTTPError:
                 if not left:
                     raise
