@@ -14,7 +14,12 @@ LENGTH = 22  # 131 random bits
 
 def random_text(length: int) -> str:
     """`length` base62 characters from the system's generator."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    number = secrets.randbelow(len(ALPHABET) ** length)
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(digits)
 
 
 def new_id(prefix: str) -> str:
