@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import IO, Any
 
 from asgiref.sync import ThreadSensitiveContext
 
@@ -17,6 +17,7 @@ django.setup()
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
+from django.http import HttpRequest, HttpResponse  # noqa: E402
 
 from inference.api.routing import interactive_consumer  # noqa: E402
 
@@ -48,6 +49,18 @@ class PooledHandler(ASGIHandler):
                 await self.handle(scope, receive, send)
         finally:
             self.load[chosen] -= 1
+
+    def create_request(
+        self, scope: dict[str, Any], body_file: IO[bytes]
+    ) -> tuple[HttpRequest | None, HttpResponse | None]:
+        """A chunked body gets the length it has by now: without one, DRF takes it for empty."""
+        if not any(name == b"content-length" for name, _ in scope["headers"]):
+            length = body_file.seek(0, os.SEEK_END)
+            body_file.seek(0)
+            if length:
+                added = (b"content-length", b"%d" % length)
+                scope = {**scope, "headers": [*scope["headers"], added]}
+        return super().create_request(scope, body_file)
 
 
 class HttpRouter:

@@ -288,8 +288,12 @@ class Agent:
             hosting.finish_placement(placement_id=row.public_id)
 
     def _process_left(self, placement_id: str) -> bool:
-        ended = Runner.objects.filter(placement_id=placement_id, pk__in=list(self._memory.watched))
-        return any(processes.is_running(row.pid, row.pid_start) for row in ended)
+        """Whether a process of its latest Runners lives on, also one that ended between cycles."""
+        latest = Runner.objects.filter(placement_id=placement_id).order_by("-pk")[:5]
+        left = [row.pk for row in latest if processes.is_running(row.pid, row.pid_start)]
+        for pk in left:
+            self._memory.watched.setdefault(pk, None)
+        return bool(left)
 
     def _see_orphans(self, runners: list[Runner], active: set[str]) -> None:
         """Runners whose placement is gone are to leave like those told to."""

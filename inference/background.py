@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from typing import Any
@@ -55,11 +56,13 @@ def run_placement(placement_id: str, **_: Any) -> None:
     try:
         if spec.engine not in settings.RUNNER_ENGINES:
             raise LoadError(f"This installation has no engine {spec.engine!r}")  # noqa: TRY301
-        config = runner_config(spec, device=placement.device, memory_budget=None)
+        config = runner_config(spec, device=placement.device, memory_budget=placement.memory_bytes or None)
         runner = runner_class(spec.engine)(config)
         runner.on_fatal(keeper.abort)
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
+        gc.collect()
+        gc.freeze()  # what is loaded now stays: the collector need not look at it again
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()
     except LoadError as error:
         detail = str(error)

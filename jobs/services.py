@@ -20,6 +20,7 @@ from django.utils import timezone
 from accounts.models import Organization
 from casola_site.core import ids
 from casola_site.core.errors import Conflict, NotFound, QueueFull
+from casola_site.core.insert import insert_rows
 from jobs import events
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.models import Job, JobEvent, Runner
@@ -304,7 +305,7 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     claimed = [o for o in ordered if o.lane is Lane.PERSISTED]
     direct = [o for o in ordered if o.lane is Lane.INTERACTIVE]
     accepted = [o for o in claimed if _finish_claimed(o, now)]
-    Job.objects.bulk_create(_direct_row(o, now) for o in direct)
+    insert_rows(Job, [_direct_row(o, now) for o in direct])
     add_events(
         [(uuid.UUID(o.job_id), str(o.status), {"attempt": o.attempt}) for o in accepted], at=now
     )
@@ -332,27 +333,27 @@ def _finish_claimed(outcome: Outcome, now: datetime) -> bool:
     return changed == 1
 
 
-def _direct_row(outcome: Outcome, now: datetime) -> Job:
-    return Job(
-        id=uuid.UUID(outcome.job_id),
-        organization_id=outcome.organization_id,
-        token_id=outcome.token_id,
-        user_id=outcome.user_id,
-        model_id=outcome.model_id,
-        queue_id=outcome.queue_id,
-        task=outcome.task,
-        lane=Lane.INTERACTIVE,
-        status=outcome.status,
-        units=outcome.units,
-        error=outcome.error,
-        progress=1.0 if outcome.status == JobStatus.COMPLETED else 0.0,
-        attempts=1,
-        runner_id=outcome.runner_id,
-        created_at=outcome.created_at,
-        started_at=outcome.started_at,
-        first_output_at=outcome.first_output_at,
-        completed_at=now,
-    )
+def _direct_row(outcome: Outcome, now: datetime) -> dict[str, Any]:
+    return {
+        "id": uuid.UUID(outcome.job_id),
+        "organization_id": outcome.organization_id,
+        "token_id": outcome.token_id,
+        "user_id": outcome.user_id,
+        "model_id": outcome.model_id,
+        "queue_id": outcome.queue_id,
+        "task": outcome.task,
+        "lane": str(Lane.INTERACTIVE),
+        "status": str(outcome.status),
+        "units": outcome.units,
+        "error": outcome.error,
+        "progress": 1.0 if outcome.status == JobStatus.COMPLETED else 0.0,
+        "attempts": 1,
+        "runner_id": outcome.runner_id,
+        "created_at": outcome.created_at,
+        "started_at": outcome.started_at,
+        "first_output_at": outcome.first_output_at,
+        "completed_at": now,
+    }
 
 
 def _consumption(outcome: Outcome, now: datetime) -> Consumption:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
 WINDOW_SECONDS = 60.0
+MAX_WINDOWS = 10_000
 
 
 class RateClass(StrEnum):
@@ -32,7 +35,7 @@ class Decision:
         return {
             "x-ratelimit-limit-requests": str(self.limit),
             "x-ratelimit-remaining-requests": str(self.remaining),
-            "x-ratelimit-reset-requests": f"{max(0, round(self.reset_seconds))}s",
+            "x-ratelimit-reset-requests": f"{max(0, math.ceil(self.reset_seconds))}s",
         }
 
 
@@ -44,13 +47,25 @@ class LocalWindow:
 
     def __init__(self) -> None:
         self.admitted: dict[str, deque[float]] = {}
+        self._forgot_at = 0.0
+        self._lock = threading.Lock()
 
     def admit(self, key: str, limit: int, now: float) -> Decision:
         """Admit unless `limit` were admitted within the last 60 s."""
-        times = self.admitted.setdefault(key, deque())
-        while times and times[0] < now - WINDOW_SECONDS:
-            times.popleft()
-        if len(times) >= limit:
-            return Decision(False, limit, 0, times[0] + WINDOW_SECONDS - now)
-        times.append(now)
-        return Decision(True, limit, limit - len(times), times[0] + WINDOW_SECONDS - now)
+        with self._lock:
+            if len(self.admitted) >= MAX_WINDOWS and now > self._forgot_at + 1:
+                self._forget(now)
+            times = self.admitted.setdefault(key, deque())
+            while times and times[0] < now - WINDOW_SECONDS:
+                times.popleft()
+            admitted = len(times) < limit
+            if admitted:
+                times.append(now)
+            reset = times[0] + WINDOW_SECONDS - now if times else WINDOW_SECONDS
+            return Decision(admitted, limit, max(0, limit - len(times)), reset)
+
+    def _forget(self, now: float) -> None:
+        over, self._forgot_at = now - WINDOW_SECONDS, now
+        self.admitted = {
+            key: times for key, times in self.admitted.items() if times and times[-1] >= over
+        }

@@ -8,6 +8,7 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
+from casola_site.core.insert import insert_rows
 from usage.models import UNITS, Price, UsageRecord
 from usage.pricing import Snapshot, amount_of
 
@@ -40,21 +41,21 @@ def price_snapshot(*, model_id: str, now: datetime) -> Snapshot:
 
 def record_usage(consumptions: Iterable[Consumption]) -> None:
     """One UsageRecord each. Raises IntegrityError when a Job already has one."""
-    UsageRecord.objects.bulk_create([_record(item) for item in consumptions])
+    insert_rows(UsageRecord, [_record(item) for item in consumptions])
 
 
-def _record(item: Consumption) -> UsageRecord:
+def _record(item: Consumption) -> dict[str, Any]:
     units: dict[str, Any] = {unit: int(item.units.get(unit, 0)) for unit in UNITS}
-    return UsageRecord(
-        job_id=item.job_id,
-        organization_id=item.organization_id,
-        token_id=item.token_id,
-        user_id=item.user_id,
-        model_id=item.model_id,
-        task=item.task,
-        status=item.status,
-        prices=item.prices,
-        amount=amount_of(units, item.prices) if item.charged else Decimal(0),
-        created_at=item.at,
+    return {
+        "job_id": item.job_id,
+        "organization_id": item.organization_id,
+        "token_id": item.token_id,
+        "user_id": item.user_id,
+        "model_id": item.model_id,
+        "task": item.task,
+        "status": str(item.status),
+        "prices": item.prices,
+        "amount": amount_of(units, item.prices) if item.charged else Decimal(0),
+        "created_at": item.at,
         **units,
-    )
+    }

@@ -21,11 +21,12 @@ from redis.exceptions import NoScriptError, RedisError
 from rest_framework.throttling import BaseThrottle
 
 from casola_site.core import redis
-from casola_site.core.errors import RateLimited
+from casola_site.core.errors import RateLimited, Unavailable
 from tokens.identity import Identity, stamp_key
 from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass
 
 FAILED_AUTHENTICATION_RATE = "300/m"
+MAX_READS = 5  # of an Identity whose Organization changes all the time
 
 # KEYS: window, stamp. ARGV: limit (-1: none), expected stamp ("": any), member.
 # Answer: {state, remaining, microseconds until room}; state 1 admitted, 0 refused, -1 stale stamp.
@@ -89,7 +90,7 @@ def local_share(identity: Identity, rate_class: RateClass, limit: int | None) ->
     """This process's share of the limit while Redis is away."""
     if limit is None:
         return UNLIMITED
-    share = max(1, limit // settings.WEB_WORKERS)
+    share = min(limit, max(1, limit // settings.WEB_WORKERS))
     return _local.admit(f"{identity.organization_id}:{rate_class}", share, time.monotonic())
 
 
@@ -205,15 +206,20 @@ class PlanThrottle(BaseThrottle):
         identity: Identity | None = request.auth
         if identity is None:
             return True
-        rate_class = rate_class_of(view, request.method)
-        try:
-            decision = admit(identity, rate_class)
-        except StaleIdentity:
-            decision = admit(request.authenticators[0].reload(request), rate_class)
+        decision = self._admit(request, identity, rate_class_of(view, request.method))
         request.rate_decision = decision
         if not decision.admitted:
             raise refusal(decision)
         return True
+
+    @staticmethod
+    def _admit(request: Any, identity: Identity, rate_class: RateClass) -> Decision:
+        for _ in range(MAX_READS):
+            try:
+                return admit(identity, rate_class)
+            except StaleIdentity:
+                identity = request.authenticators[0].reload(request)
+        raise Unavailable
 
 
 class _Door:

@@ -267,11 +267,17 @@ def from_runner(code: str, message: str, param: str | None = None) -> ApiError:
 
 def surface_of(path: str) -> Surface:
     """The error format for a path; only for rendering, never for deciding."""
-    if path.startswith("/openai/") or path == "/openai":
-        return "openai"
-    if path.startswith("/fal/") or path == "/fal":
-        return "fal"
+    match first_part(path):
+        case "openai":
+            return "openai"
+        case "fal":
+            return "fal"
     return "native"
+
+
+def first_part(path: str) -> str:
+    """The first word of a path, however it was misspelt (`//OpenAI/v1`)."""
+    return path.lstrip("/").partition("/")[0].lower()
 
 
 def body_for(error: ApiError, surface: Surface) -> dict[str, Any]:

@@ -14,7 +14,12 @@ LENGTH = 22  # 131 random bits
 
 def random_text(length: int) -> str:
     """`length` base62 characters from the system's generator."""
-    return "".join(secrets.choice(ALPHABET) for _ in range(length))
+    number = secrets.randbelow(len(ALPHABET) ** length)
+    digits = []
+    for _ in range(length):
+        number, digit = divmod(number, len(ALPHABET))
+        digits.append(ALPHABET[digit])
+    return "".join(digits)
 
 
 def new_id(prefix: str) -> str:
@@ -60,6 +65,11 @@ def usage_id() -> str:
 def job_id() -> uuid.UUID:
     """A UUIDv7: sorted by time, 74 random bits."""
     return uuid6.uuid7()
+
+
+def can_be_id(text: str) -> bool:
+    """Whether any public id can look like this; the database is not asked about others."""
+    return len(text) <= 64 and text.isascii() and text.isprintable()
 
 
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)

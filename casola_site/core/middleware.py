@@ -12,12 +12,12 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from casola_site.core import errors
 
 Handler = Callable[[HttpRequest], Any]
-API_PREFIXES = ("/openai", "/fal", "/api", "/ws")
+API_PARTS = frozenset({"openai", "fal", "api", "ws"})
 
 
 def is_api(path: str) -> bool:
     """Whether errors on this path are JSON."""
-    return any(path == prefix or path.startswith(f"{prefix}/") for prefix in API_PREFIXES)
+    return errors.first_part(path) in API_PARTS
 
 
 class _Both:

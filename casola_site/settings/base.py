@@ -211,6 +211,7 @@ REST_FRAMEWORK = {
     "EXCEPTION_HANDLER": "casola_site.core.exception_handler.handle",
     "UNAUTHENTICATED_USER": None,
     "DEFAULT_PAGINATION_CLASS": None,
+    "DEFAULT_METADATA_CLASS": None,  # OPTIONS is 405 like every method a view does not have
 }
 SPECTACULAR_SETTINGS = {
     "TITLE": "Casola API",
@@ -260,6 +261,7 @@ RATELIMIT_USE_CACHE = "default"
 RATELIMIT_FAIL_OPEN = True  # the Redis-away case is decided in usage/throttling.py
 SILENCED_SYSTEM_CHECKS: list[str] = []
 
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -270,11 +272,12 @@ LOGGING = {
     "handlers": {
         "console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["mask"]}
     },
-    "root": {"handlers": ["console"], "level": env.text("LOG_LEVEL", "INFO").upper()},
+    "root": {"handlers": ["console"], "level": env.choice("LOG_LEVEL", "INFO", of=LOG_LEVELS)},
     "loggers": {
         "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "daphne": {"level": "WARNING"},
         "django.request": {"level": "ERROR"},
+        "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},
     },
 }

@@ -44,6 +44,14 @@ STREAM_HEADERS = {
 }
 
 
+def joined(headers: Headers) -> dict[bytes, bytes]:
+    """Headers by name; a repeated one is joined with commas, as Django does it."""
+    found: dict[bytes, bytes] = {}
+    for name, value in headers:
+        found[name] = found[name] + b"," + value if name in found else value
+    return found
+
+
 class InteractiveConsumer(AsyncConsumer):
     """One request to an Interactive viewset."""
 
@@ -100,7 +108,7 @@ class InteractiveConsumer(AsyncConsumer):
             await self._fail(as_api_error(error))
 
     async def _answer(self) -> None:
-        headers = dict(self.scope["headers"])
+        headers = joined(self.scope["headers"])
         identity = await self._admit(headers)
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:

@@ -21,6 +21,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.attention import IMPLEMENTATION, Chunk, RaggedStep, running
@@ -34,7 +35,7 @@ from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_u
 from inference.runners.text import DetokenizerFactory, TextStream
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 
-USUAL_ROW_TOKENS = 4096
+USUAL_ROW_TOKENS = 2048
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
@@ -107,7 +108,7 @@ class ChatRunner:
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages)
+        prompt = self._prompts.build(chat.messages, context=self._context)
         limit = self._completion_limit(len(prompt), chat.max_tokens)
         generation = Generation(
             request_id=request_id,
@@ -325,6 +326,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    disable_progress_bar()
     model = AutoModelForCausalLM.from_pretrained(
         folder,
         dtype=dtype,

@@ -17,6 +17,8 @@ from transformers import PreTrainedTokenizerBase
 
 from inference.runners.base import InvalidInput
 
+# Normalisation may merge characters before they become tokens, but not more than this many.
+SHRINK = 4
 CONTROL_SHAPE = re.compile("<\\|.*\\|>|<\uff5c.*\uff5c>", re.DOTALL)
 
 
@@ -42,9 +44,14 @@ class PromptBuilder:
         longest_first = sorted(filter(None, texts), key=len, reverse=True)
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._control = re.compile(pattern, re.IGNORECASE)
+        self._longest = max(map(len, self._backend.get_vocab()), default=1)
 
-    def build(self, messages: list[dict[str, Any]]) -> list[int]:
-        """The prompt's tokens, ready for the answer. Raises InvalidInput."""
+    def build(self, messages: list[dict[str, Any]], *, context: int) -> list[int]:
+        """The prompt's tokens, ready for the answer. Raises InvalidInput.
+
+        Messages that cannot fit into `context` tokens are refused before any work is spent on them.
+        """
+        self._check_length(messages, context)
         mark = f"Zq{secrets.token_hex(12)}qZ"
         try:
             marked = [self._prepare(message, mark) for message in _checked(messages)]
@@ -62,6 +69,16 @@ class PromptBuilder:
         if sum(token in self._control_ids for token in tokens) > expected:
             raise InvalidInput("The messages contain control tokens", param="messages")
         return tokens
+
+    def _check_length(self, messages: list[dict[str, Any]], context: int) -> None:
+        characters = sum(len(_text_of(message.get("content"))) for message in _checked(messages))
+        if characters > context * self._longest * SHRINK:
+            raise InvalidInput(
+                f"The messages are {characters} characters long, which is more than this model's "
+                f"context length of {context} tokens can hold.",
+                code="context_length_exceeded",
+                param="messages",
+            )
 
     def _render(self, messages: list[dict[str, Any]]) -> str:
         try:

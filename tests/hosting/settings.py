@@ -3,7 +3,7 @@
 from casola_site.settings import environment as env
 from casola_site.settings.test import *  # noqa: F403
 
-RUNNER_FUNCTION = "tests.hosting.standin.serve"
+RUNNER_FUNCTION = env.text("TEST_RUNNER_FUNCTION", "tests.hosting.standin.serve")
 RUNNER_SLOTS = env.integer("RUNNER_SLOTS", 3, low=1, high=64)
 DRAIN_SECONDS = env.integer("DRAIN_SECONDS", 5, low=0, high=600)
 RUNNER_START_SECONDS = env.integer("TEST_START_SECONDS", 5, low=1, high=60)

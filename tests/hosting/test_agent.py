@@ -259,6 +259,24 @@ def test_a_stopping_placement_is_stopped_when_its_process_is_gone(process):
     assert scene.queued() == []
 
 
+def test_a_runner_that_ended_between_two_cycles_is_waited_for(process):
+    want()
+    scene = Scene()
+    scene.cycle()
+    placement = Placement.objects.get()
+    scene.take()
+    scene.register(placement, process, state=RunnerState.STOPPED)
+    ModelSpec.objects.update(enabled=False)
+    Placement.objects.update(state=PlacementState.STOPPING)
+    scene.cycle()
+    assert state(placement) == PlacementState.STOPPING
+    scene.cycle()
+    scene.cycle(11)
+    assert process.wait(5) == -9
+    scene.cycle()
+    assert state(placement) == PlacementState.STOPPED
+
+
 def test_a_runner_that_does_not_leave_is_ended_without_blame(process):
     want()
     scene = Scene()

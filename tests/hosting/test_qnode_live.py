@@ -7,7 +7,6 @@ import signal
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 from django.db import connections
 
@@ -49,6 +48,18 @@ def test_endless_task_is_neither_ended_nor_redelivered(world):
     assert [r.pk for r in world.runners(placement)] == [first.pk]
     assert world.live(placement).pk == first.pk
     assert node.process.poll() is None
+
+
+def test_the_real_runner_lives_is_replaced_and_drains(world):
+    placement = world.want("a")
+    node = world.start(TEST_RUNNER_FUNCTION="inference.background.run_placement")
+    first = live(world, placement, 30)
+    os.kill(first.pid, signal.SIGKILL)
+    second = until(lambda: replacement(world, placement, first), START)
+    node.signal(signal.SIGTERM)
+    assert node.wait(15) == 0
+    states = [(r.pk, r.state) for r in world.runners(placement)]
+    assert states == [(first.pk, RunnerState.DEAD), (second.pk, RunnerState.STOPPED)]
 
 
 def test_killed_busy_worker_is_replaced_and_fenced(world):
@@ -213,10 +224,10 @@ def test_placing_and_stopping_one_leaves_the_other_alone(world):
     world.start()
     pid = live(world, staying).pid
     leaving = world.want("b")
-    gone = live(world, leaving).pid
+    gone = live(world, leaving)
     world.leave(leaving)
     until(lambda: world.state(leaving) == "stopped", 10, "stopped")
-    assert not psutil.pid_exists(gone)
+    assert not processes.is_running(gone.pid, gone.pid_start)
     assert world.live(staying).pid == pid
     assert len(world.runners(staying)) == 1
 

@@ -147,9 +147,11 @@ def test_a_strange_task_is_refused(running):
 def test_text_parts_are_joined_and_nothing_is_empty_text():
     builder = PromptBuilder(tiny_tokenizer())
     parts = [{"type": "text", "text": "the quick"}, {"type": "text", "text": " fox"}]
-    assert builder.build([{"role": "user", "content": parts}]) == template_tokens(HELLO)
+    joined = builder.build([{"role": "user", "content": parts}], context=512)
+    assert joined == template_tokens(HELLO)
     empty = [{"role": "assistant", "content": ""}, *HELLO]
-    assert builder.build([{"role": "assistant", "content": None}, *HELLO]) == template_tokens(empty)
+    without = builder.build([{"role": "assistant", "content": None}, *HELLO], context=512)
+    assert without == template_tokens(empty)
 
 
 def control_count(tokens):
@@ -174,7 +176,7 @@ def test_control_tokens_in_messages_stay_text(text, where):
         message["content"] = [{"type": "text", "text": text}]
     else:
         message[where] = text
-    tokens = PromptBuilder(tiny_tokenizer()).build([message])
+    tokens = PromptBuilder(tiny_tokenizer()).build([message], context=512)
     plain = template_tokens([{"role": "user", "content": "x"}])
     assert control_count(tokens) == control_count(plain)
     if where != "name":
@@ -184,7 +186,9 @@ def test_control_tokens_in_messages_stay_text(text, where):
 
 def test_control_tokens_split_over_parts_stay_text():
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]
-    tokens = PromptBuilder(tiny_tokenizer()).build([{"role": "user", "content": parts}])
+    tokens = PromptBuilder(tiny_tokenizer()).build(
+        [{"role": "user", "content": parts}], context=512
+    )
     assert control_count(tokens) == control_count(template_tokens(HELLO))
 
 
@@ -200,13 +204,17 @@ def word_tokenizer(words, special):
 
 def test_overlapping_control_tokens_stay_text():
     tokenizer = word_tokenizer({"a": 1, "b": 2, "<": 3, ">": 4}, ["<a>b", "b<a>"])
-    tokens = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}])
+    tokens = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}], context=512)
     assert tokens == [3, 1, 4, 2, 3, 1, 4]
 
 
 def test_unknown_characters_are_no_control_tokens():
     tokenizer = word_tokenizer({"a": 1}, ["<x>"])
-    assert PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}]) == [1, 0, 1]
+    assert PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}], context=512) == [
+        1,
+        0,
+        1,
+    ]
 
 
 def test_look_alikes_that_normalisation_turns_into_control_tokens_are_refused():
@@ -219,7 +227,7 @@ def test_look_alikes_that_normalisation_turns_into_control_tokens_are_refused():
     wide = "".join(chr(ord(char) + 0xFEE0) for char in "<|end|>")
     assert backend.encode(wide).ids == [backend.token_to_id("<|end|>")]
     with pytest.raises(InvalidInput, match="control tokens"):
-        builder.build([{"role": "user", "content": wide}])
+        builder.build([{"role": "user", "content": wide}], context=512)
 
 
 def test_a_cuda_device_that_is_not_there_is_a_load_error(folder, monkeypatch):
@@ -375,3 +383,10 @@ def test_the_registry_knows_the_runners_by_name():
 def test_submitting_before_loading_is_an_error(folder):
     with pytest.raises(LoadError):
         ask(ChatRunner(config(folder)), "early")
+
+
+def test_messages_that_cannot_fit_are_refused_unread():
+    builder = PromptBuilder(tiny_tokenizer())
+    with pytest.raises(InvalidInput) as caught:
+        builder.build([{"role": "user", "content": "a b " * 250_000}], context=64)
+    assert (caught.value.code, caught.value.param) == ("context_length_exceeded", "messages")

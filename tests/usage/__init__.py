@@ -1,0 +1,1 @@
+"""Tests of prices, the ledger and the rate limits."""

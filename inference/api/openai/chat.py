@@ -126,7 +126,7 @@ class ChatCompletionViewSet(Interactive, ApiViewSet):
 def check_body(body: dict[str, Any]) -> dict[str, Any]:
     """A chat request as a Job's input. Raises DRF's ValidationError with `input.` before the field."""
     try:
-        return ChatCompletionViewSet.check({**body, "stream": False})
+        return {**ChatCompletionViewSet.check(body), "stream": False}
     except ValidationError as error:
         raise ValidationError({"input": error.detail}) from None
 
