@@ -34,9 +34,7 @@ class TokenAuthentication(BaseAuthentication):
 
     def authenticate(self, request: Any) -> tuple[Identity, Identity]:
         """(identity, identity). Raises AuthenticationFailed: there are no anonymous callers."""
-        address = client_address(
-            request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR")
-        )
+        address = self._address(request)
         try:
             digest = keys.digest(identities.secret_of(request.META.get("HTTP_AUTHORIZATION")))
             identity = identities.cached(digest)
@@ -53,8 +51,15 @@ class TokenAuthentication(BaseAuthentication):
         digest = keys.digest(identities.secret_of(request.META.get("HTTP_AUTHORIZATION")))
         identities.forget(digest)
         identity = identities.load(digest)
-        request.user = request.auth = identity
+        check_address(identity, self._address(request))
+        request._request.identity = request.user = request.auth = identity
         return identity
+
+    @staticmethod
+    def _address(request: Any) -> str:
+        return client_address(
+            request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR")
+        )
 
     @staticmethod
     def _is_current(identity: Identity) -> bool:

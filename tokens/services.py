@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import Any
 
 from django.db import transaction
 
 from accounts.models import Organization, User
 from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
+from casola_site.core.ids import can_be_id
 from casola_site.core.scopes import TENANT_SCOPES, Scope, closure
 from tokens import keys
-from tokens.identity import invalidate, role_scopes
+from tokens.identity import Identity, invalidate, role_scopes
 from tokens.models import ApiToken, TokenStatus
 
 
@@ -26,6 +29,48 @@ class ScopeTooBroad(PermissionDenied):
 
     def __init__(self, scopes: Iterable[str]) -> None:
         super().__init__(f"You cannot grant {', '.join(sorted(scopes))}", code="insufficient_scope")
+
+
+class LimitTooBroad(PermissionDenied):
+    """403: the new token would escape a limit of the one that makes it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} may not reach further than this token's own", param=name)
+
+
+def within(
+    minted_by: Identity,
+    *,
+    allowed_models: list[str] | None,
+    allowed_ips: list[str] | None,
+    expires_at: datetime | None,
+) -> tuple[list[str] | None, list[str] | None, datetime | None]:
+    """The three limits of a token that a token makes: inherited where absent, never wider.
+
+    Raises LimitTooBroad.
+    """
+    if minted_by.allowed_models is not None:
+        allowed_models = list(
+            minted_by.allowed_models if allowed_models is None else allowed_models
+        )
+        if not set(allowed_models) <= set(minted_by.allowed_models):
+            raise LimitTooBroad("allowed_models")
+    if minted_by.allowed_ips is not None:
+        allowed_ips = list(minted_by.allowed_ips if allowed_ips is None else allowed_ips)
+        if not all(_covered(network, minted_by.allowed_ips) for network in allowed_ips):
+            raise LimitTooBroad("allowed_ips")
+    if minted_by.expires_at is not None:
+        until = datetime.fromtimestamp(minted_by.expires_at, tz=UTC)
+        expires_at = until if expires_at is None else expires_at
+        if expires_at > until:
+            raise LimitTooBroad("expires_at")
+    return allowed_models, allowed_ips, expires_at
+
+
+def _covered(network: str, by: Iterable[str]) -> bool:
+    inner = ipaddress.ip_network(network, strict=False)
+    outers = (ipaddress.ip_network(text, strict=False) for text in by)
+    return any(inner.version == outer.version and inner.subnet_of(outer) for outer in outers)
 
 
 def check_scopes(scopes: Iterable[str], *, organization: Organization) -> list[Scope]:
@@ -96,8 +141,37 @@ def issue_token(
     return token, secret
 
 
+def mint_token(
+    *,
+    minted_by: Identity,
+    organization: Organization,
+    allowed_models: list[str] | None,
+    allowed_ips: list[str] | None,
+    expires_at: datetime | None,
+    **fields: Any,
+) -> tuple[ApiToken, str]:
+    """`issue_token` for the holder of a token: in its user's name, within its scopes and limits.
+
+    Raises what issue_token does, or LimitTooBroad.
+    """
+    allowed_models, allowed_ips, expires_at = within(
+        minted_by, allowed_models=allowed_models, allowed_ips=allowed_ips, expires_at=expires_at
+    )
+    return issue_token(
+        organization=organization,
+        created_by=User.objects.filter(pk=minted_by.user_pk).first(),
+        granted_by=minted_by.scopes,
+        allowed_models=allowed_models,
+        allowed_ips=allowed_ips,
+        expires_at=expires_at,
+        **fields,
+    )
+
+
 def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
     """The tenant's token. Raises TokenNotFound."""
+    if not can_be_id(token_id):
+        raise TokenNotFound
     try:
         return ApiToken.objects.get(organization_id=organization_pk, public_id=token_id)
     except ApiToken.DoesNotExist:

@@ -11,7 +11,7 @@ Headers = list[tuple[bytes, bytes]]
 INVALID_REQUEST = "invalid_request_error"
 _REFUSALS: dict[int, tuple[str, str, str]] = {
     400: ("invalid_request", "The request could not be understood", INVALID_REQUEST),
-    401: ("invalid_api_key", "No API key was given", "authentication_error"),
+    401: ("invalid_api_key", "Missing or invalid API key", "authentication_error"),
     403: ("forbidden", "Access denied", "permission_error"),
     404: ("not_found", "Not found", "not_found_error"),
     405: ("method_not_allowed", "Method not allowed", INVALID_REQUEST),

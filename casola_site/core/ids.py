@@ -67,6 +67,11 @@ def job_id() -> uuid.UUID:
     return uuid6.uuid7()
 
 
+def can_be_id(text: str) -> bool:
+    """Whether any public id can look like this; the database is not asked about others."""
+    return len(text) <= 64 and text.isascii() and text.isprintable()
+
+
 UUID_TEXT = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.ASCII)
 
 

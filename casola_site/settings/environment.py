@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -45,6 +46,14 @@ def integer(name: str, default: int, *, low: int, high: int) -> int:
     return value
 
 
+def choice(name: str, default: str, *, of: tuple[str, ...]) -> str:
+    """One of the words, in capitals."""
+    value = text(name, default).upper()
+    if value not in of:
+        raise ImproperlyConfigured(f"{name}={value!r} is none of {', '.join(of)}.")
+    return value
+
+
 def items(name: str, default: list[str] | None = None) -> list[str]:
     """A comma-separated list."""
     raw = text(name)
@@ -56,12 +65,20 @@ def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
     raw = text(name, default)
     if not raw:
         return ""
-    parts = urlsplit(raw)
+    try:
+        parts = urlsplit(raw)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={_shown(raw)!r} is not a URL.") from None
     if parts.scheme not in schemes:
         raise ImproperlyConfigured(
-            f"{name}={raw!r} must begin with {' or '.join(s + '://' for s in schemes)}."
+            f"{name}={_shown(raw)!r} must begin with {' or '.join(s + '://' for s in schemes)}."
         )
     return raw
+
+
+def _shown(address: str) -> str:
+    return re.sub(r"//[^/]*@", "//***@", address)
 
 
 def directory(name: str, default: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Tests of Organizations, their Owners and idempotency keys."""

@@ -63,6 +63,7 @@ made = {
     "beta": organization("beta", **each),
     "free": organization("free", "free", one=scoped("admin:write"), two=scoped("user:write")),
     "spare": organization("spare", "free", one=scoped("admin:write")),
+    "counted": organization("counted", "free", one=scoped("admin:write")),
     "stopped": organization("stopped", one=scoped("admin:write")),
 }
 ApiToken.objects.filter(public_id=made["alpha"]["expired_id"]).update(

@@ -80,7 +80,7 @@ def bad_authorizations(secret: str) -> dict[str, bytes]:
         "unknown secret": b"Bearer csl_sk_" + b"0" * 36 + b"000000",
         "not ASCII": b"Bearer csl_sk_\xff\xfe\xc3\xa9",
         "NUL": b"Bearer " + key + b"\x00",
-        "wide digits": "Bearer csl_sk_１２３".encode(),
+        "wide digits": "Bearer csl_sk_\uff11\uff12\uff13".encode(),
     }
 
 

@@ -1,0 +1,1 @@
+"""Tests of secrets, scopes and who they speak for."""

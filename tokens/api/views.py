@@ -9,7 +9,7 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
 from accounts.idempotency import Answer, answer_once
-from accounts.models import Membership, Organization, User
+from accounts.models import Membership, Organization
 from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest
 from casola_site.core.pagination import page
@@ -25,7 +25,7 @@ from tokens.api.serializers import (
     TokenSerializer,
 )
 from tokens.models import ApiToken
-from tokens.services import find_token, issue_token, revoke_token
+from tokens.services import find_token, mint_token, revoke_token
 
 ORGANIZATION = OpenApiParameter("organization_id", str, OpenApiParameter.PATH)
 TOKEN = OpenApiParameter("token_id", str, OpenApiParameter.PATH)
@@ -98,16 +98,15 @@ class TokenViewSet(ApiViewSet):
 
         def make() -> Answer:
             data = body.validated_data
-            token, secret = issue_token(
+            token, secret = mint_token(
+                minted_by=request.auth,
                 organization=organization,
-                created_by=User.objects.filter(pk=request.auth.user_pk).first(),
                 name=data["name"],
                 description=data.get("description", ""),
                 scopes=data["scopes"],
                 allowed_models=data.get("allowed_models"),
                 allowed_ips=data.get("allowed_ips"),
                 expires_at=expiry(data, moment),
-                granted_by=request.auth.scopes,
                 now=moment,
             )
             return 201, {"token": TokenSerializer(token).data, "secret": secret}

@@ -1,0 +1,1 @@
+"""Kills every part of a running Casola and checks that its promises hold."""
