@@ -390,7 +390,7 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
         if job is None:
             return False
         if job.failures + 1 >= MAX_CRASHES:
-            return bool(_finish([outcome]))
+            return bool(finish_jobs([outcome]))
         wait = timedelta(seconds=backoff_seconds(job.failures + 1))
         mine.update(
             status=JobStatus.PENDING,
