@@ -65,9 +65,9 @@ class World(Live):
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
-                if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process.pid)
+                environ = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if mark in environ and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
         return found
 
     # -- the tables ---------------------------------------------------------------------------
@@ -139,7 +139,9 @@ class World(Live):
 
     # -- clients ------------------------------------------------------------------------------
 
-    def in_background(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+    def in_background(
+        self, function: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Future:
         return self.clients.submit(function, *arguments, **options)
 
     def ask(self, text: str = "hi", **options: Any) -> Seen:
@@ -158,21 +160,15 @@ class World(Live):
         with self.open_stream(tokens, key, text) as stream:
             return stream.read()
 
-    @contextlib.contextmanager
-    def open_stream(
-        self, tokens: int = 16, key: str | None = None, text: str = ""
-    ) -> Iterator[Stream]:
+    def open_stream(self, tokens: int = 16, key: str | None = None, text: str = "") -> Stream:
+        """A stream to be read later; also a context that closes it."""
         body = {
             "model": ECHO,
             "stream": True,
             "stream_options": {"include_usage": True},
             "messages": [{"role": "user", "content": f"!tokens {tokens} {text}"}],
         }
-        stream = Stream(self, body, key)
-        try:
-            yield stream.open()
-        finally:
-            stream.close()
+        return Stream(self, body, key).open()
 
     def submit(self, key: str | None = None, retries: int = 0, **task: Any) -> str:
         """A persisted Job of the stub Task; noted when it was accepted."""
@@ -180,9 +176,7 @@ class World(Live):
         body = {"model_id": ECHO, "task": ECHO, "input": task}
         for left in range(retries, -1, -1):
             try:
-                answer = self.post(
-                    "/api/jobs", body, key, headers={"Idempotency-Key": idempotency}
-                )
+                answer = self.post("/api/jobs", body, key, headers={"Idempotency-Key": idempotency})
             except httpx.HTTPError:
                 if not left:
                     raise
@@ -283,6 +277,12 @@ class Stream:
             self.seen.reason = choice["finish_reason"] or self.seen.reason
         if event.get("usage"):
             self.seen.tokens = event["usage"]["completion_tokens"]
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def close(self) -> None:
         if self.response is not None:
