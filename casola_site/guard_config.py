@@ -6,7 +6,7 @@ from django.conf import settings
 from django.urls import Resolver404, resolve
 
 from casola_site.core.errors import AuthenticationFailed
-from casola_site.core.guard_rules import GuardConfig
+from casola_site.core.guard.rules import GuardConfig
 from tokens.identity import secret_of
 
 MB = 1024 * 1024
