@@ -131,7 +131,7 @@ class InteractiveConsumer(AsyncConsumer):
         address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
         rate_class = rate_class_of(self.view, self.scope["method"])
         try:
-            secret = identities.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
+            secret = keys.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
             digest = keys.digest(secret)
             identity = identities.cached(digest) or await load_identity(digest)
             check_address(identity, address)
