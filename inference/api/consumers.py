@@ -29,7 +29,7 @@ from tokens.authentication import check_address, refuse
 from tokens.identity import Identity
 from tokens.permissions import check_scope
 from usage.limits import Decision
-from usage.throttling import StaleIdentity, admit_async, rate_class_of, refusal
+from usage.throttling import MAX_READS, StaleIdentity, admit_async, rate_class_of, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -113,7 +113,10 @@ class InteractiveConsumer(AsyncConsumer):
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
-        data = json_object(b"".join(self.body), headers.get(b"content-type", b"").decode("latin-1"))
+        data: dict[str, Any] = {}
+        if self.size:  # no body is an empty object, as in DRF
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            data = json_object(b"".join(self.body), content_type)
         self.body = []
         call = await self.view.prepare(hub(), identity, data)
         if call.body.get("stream"):
@@ -128,19 +131,21 @@ class InteractiveConsumer(AsyncConsumer):
         address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
         rate_class = rate_class_of(self.view, self.scope["method"])
         try:
-            secret = identities.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
+            secret = keys.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
             digest = keys.digest(secret)
             identity = identities.cached(digest) or await load_identity(digest)
-            check_address(identity, address)
-            try:
-                self.decision = await admit_async(identity, rate_class)
-            except StaleIdentity:
-                identities.forget(digest)
-                identity = await load_identity(digest)
+            for _ in range(MAX_READS):
                 check_address(identity, address)
-                self.decision = await admit_async(identity, rate_class)
+                try:
+                    self.decision = await admit_async(identity, rate_class)
+                    break
+                except StaleIdentity:
+                    identities.forget(digest)
+                    identity = await load_identity(digest)
         except errors.AuthenticationFailed:
             raise await refuse_async(address) from None
+        if self.decision is None:
+            raise errors.Unavailable
         if not self.decision.admitted:
             raise refusal(self.decision)
         return identity
