@@ -10,8 +10,8 @@ import sys
 import pytest
 from django_q.models import OrmQ
 
-from casola_site.core import queue
-from inference import hosting, processes
+from casola_site.core import processes, queue
+from inference import hosting
 from inference.agent import Agent
 from inference.devices import DeviceMemory
 from inference.enums import PlacementState

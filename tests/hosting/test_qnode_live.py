@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
-from casola_site.core import queue
-from inference import processes
+from casola_site.core import processes, queue
 from jobs.enums import RunnerState
 from tests.hosting.live import ALIAS, CLUSTER, World, took, until
 
