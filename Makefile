@@ -35,8 +35,8 @@ fmt: $(DEV) ## Format the code and repair what ruff can
 bench: $(DEV) ## Measure speed; ARGS="--help" tells what
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(DEV) ## Run under load and faults for a long time (ARGS="--minutes 30")
-	@$(BIN)/python -m benchmarks.soak $(ARGS)
+soak: $(DEV) ## Run under load and faults for a long time (ARGS="--jobs 10000 --faults 50 --seed 1")
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 lock: ## Pin the requirements anew; needs uv (ARGS="--upgrade")
 	@requirements/lock $(ARGS)

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 BEAT_SECONDS = 2.0  # the node's sign of life
 SWEEP_SECONDS = 5.0
 TASK_BEAT_SECONDS = 30.0
+CRASH_SECONDS = 0.5  # a Runner that had served comes back after this, however often it crashes
 STEADY_SECONDS = 60.0  # a Runner that served this long has not failed to start
 ENDED_SECONDS = 10.0  # a Runner that ended its lease has this long to end its process
 LEAVING_SECONDS = 120.0  # a Runner told to stop has this long to finish its work
@@ -260,9 +261,13 @@ class Agent:
         del self._memory.starts[row.public_id]
         last = self._latest_runner(row, start)
         detail = last.detail if last else "the runner did not start"
+        if last is not None and last.live_at is not None:
+            # What it worked on killed it; that is counted against those Jobs.
+            self._memory.retry_at[row.public_id] = self._clock() + CRASH_SECONDS
+            logger.warning("%s lost its runner (%s)", row.public_id, detail)
+            return
         hosting.count_failure(placement_id=row.public_id, detail=detail)
-        steady = start.live_at is not None and self._clock() - start.live_at > STEADY_SECONDS
-        row.failures = 1 if steady else row.failures + 1
+        row.failures += 1
         delay = backoff_seconds(row.failures)
         self._memory.retry_at[row.public_id] = self._clock() + delay
         logger.warning("%s lost its runner (%s); again in %g s", row.public_id, detail, delay)

@@ -154,6 +154,10 @@ class RunnerHost:
             logger.critical("the runner host broke", exc_info=task.exception())
             self.keeper.abort("internal error")
 
+    def go(self) -> None:
+        """The row says that this Runner is live (called by the keeper)."""
+        self._from_thread(lambda _: self.wake.set(), None)
+
     # -- interactive lane ---------------------------------------------------------------------
 
     async def _listen(self) -> None:
@@ -227,8 +231,8 @@ class RunnerHost:
             except TimeoutError:
                 pass
             self.wake.clear()
-            if self.is_draining:
-                continue
+            if self.is_draining or not self.keeper.is_live:
+                continue  # a crash before the row says `live` would count as a failure to load
             try:
                 await self._claim_once()
             except DatabaseTrouble as error:

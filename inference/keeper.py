@@ -42,6 +42,7 @@ class Keeper:
         self.placement_id = placement_id
         self.host: RunnerHost | None = None
         self.should_stop = False
+        self.is_live = False
         self.prices: Snapshot = {}
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
@@ -64,8 +65,11 @@ class Keeper:
 
     def go_live(self, *, channel: str, host: RunnerHost) -> None:
         """The Runner takes requests from now on; the next tick writes it."""
-        self._tell(state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail="")
-        self.host = host
+        with self._lock:  # a tick sees both or neither
+            self._news.update(
+                state=RunnerState.LIVE, channel=channel, live_at=Now(), progress=1.0, detail=""
+            )
+            self.host = host
 
     def take_lost(self) -> set[tuple[str, int]]:
         """(Job, attempt) that were found to be no longer ours."""
@@ -113,10 +117,13 @@ class Keeper:
     def _write(self) -> None:
         with self._lock:
             news, self._news = self._news, {}
-        host = self.host
+            host = self.host
         outstanding = {} if host is None else {"outstanding": len(host.work)}
         try:
             heartbeat(runner_id=self.row.pk, **news, **outstanding)
+            if host is not None and not self.is_live:
+                self.is_live = True
+                host.go()
         except LeaseLost:
             self.abort("its lease was lost")
         except Exception:

@@ -23,7 +23,7 @@ def first_problem(detail: Any, path: str = "") -> tuple[str, str, str]:
     """(message, code, param) of the first problem in a DRF ValidationError's detail."""
     if isinstance(detail, dict):
         key, value = next(iter(detail.items()))
-        name = "" if key == "non_field_errors" else str(key)
+        name = "" if key == "non_field_errors" else f"[{key}]" if isinstance(key, int) else str(key)
         joined = (
             f"{path}{name}" if name.startswith("[") or not path or not name else f"{path}.{name}"
         )

@@ -7,8 +7,10 @@ import re
 
 SECRET = re.compile(r"csl_[A-Za-z0-9_]{6,}")
 AUTHORIZATION = re.compile(
-    r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|key|basic)?\s*)[^\s'\",}]+"
+    r"(?i)(authorization['\"]?\s*[:=]\s*['\"]?(?:bearer|key|basic|token|digest)?\s*)[^\s'\",}]+"
 )
+
+_formatter = logging.Formatter()
 
 
 def mask(text: str) -> str:
@@ -21,8 +23,13 @@ class MaskSecrets(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record; never drop it."""
-        message = record.getMessage()
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, KeyError):
+            return True  # a wrong format: the handler reports it, the caller goes on
         masked = mask(message)
         if masked != message:
             record.msg, record.args = masked, ()
+        if record.exc_info and not record.exc_text:
+            record.exc_text = mask(_formatter.formatException(record.exc_info))
         return True

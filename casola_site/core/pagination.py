@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+from django.core.exceptions import ValidationError
 from django.db.models import Model, QuerySet
 
 from casola_site.core.errors import InvalidRequest
+from casola_site.core.ids import can_be_id
 
 MAX_LIMIT = 100
+LIMIT = re.compile(r"[0-9]{1,4}")
 
 
 def page(
@@ -19,7 +23,7 @@ def page(
     Raises InvalidRequest for a limit outside 1-100, an unknown order or an unknown `after`.
     """
     raw = params.get("limit", str(default))
-    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= MAX_LIMIT:
+    if not LIMIT.fullmatch(raw) or not 1 <= int(raw) <= MAX_LIMIT:
         raise InvalidRequest(f"limit must be 1 to {MAX_LIMIT}", code="invalid_value", param="limit")
     order = params.get("order", "desc")
     if order not in ("asc", "desc"):
@@ -28,14 +32,7 @@ def page(
     rows = rows.order_by(f"{sign}created_at", f"{sign}pk")
     after = params.get("after")
     if after:
-        try:
-            anchor = rows.model._default_manager.filter(pk__in=rows.values("pk")).get(
-                **{key: after}
-            )
-        except (rows.model.DoesNotExist, ValueError, TypeError):
-            raise InvalidRequest(
-                "after names nothing in this list", code="invalid_value", param="after"
-            ) from None
+        anchor = _anchor(rows, key, after)
         rows = (
             rows.filter(created_at__lte=anchor.created_at)
             if order == "desc"
@@ -50,3 +47,13 @@ def page(
     limit = int(raw)
     found = list(rows[: limit + 1])
     return found[:limit], len(found) > limit
+
+
+def _anchor(rows: QuerySet, key: str, after: str) -> Any:
+    model = rows.model
+    try:
+        if can_be_id(after):
+            return model._default_manager.filter(pk__in=rows.values("pk")).get(**{key: after})
+    except (model.DoesNotExist, ValidationError, ValueError):
+        pass
+    raise InvalidRequest("after names nothing in this list", code="invalid_value", param="after")

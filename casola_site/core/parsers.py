@@ -109,7 +109,8 @@ def decode_json(raw: bytes) -> Any:
     return value
 
 
-_STRUCTURE = re.compile(rb'"(?:[^"\\]|\\.)*"|[\[\]{}]', re.DOTALL)
+# Possessive, and an unclosed string runs to the end: no body makes this go back over its steps.
+_STRUCTURE = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def _check_nesting(raw: bytes) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -45,6 +48,14 @@ def integer(name: str, default: int, *, low: int, high: int) -> int:
     return value
 
 
+def choice(name: str, default: str, *, of: tuple[str, ...]) -> str:
+    """One of the words, in capitals."""
+    value = text(name, default).upper()
+    if value not in of:
+        raise ImproperlyConfigured(f"{name}={value!r} is none of {', '.join(of)}.")
+    return value
+
+
 def items(name: str, default: list[str] | None = None) -> list[str]:
     """A comma-separated list."""
     raw = text(name)
@@ -56,12 +67,20 @@ def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
     raw = text(name, default)
     if not raw:
         return ""
-    parts = urlsplit(raw)
+    try:
+        parts = urlsplit(raw)
+        parts.port  # noqa: B018 - reading it checks it
+    except ValueError:
+        raise ImproperlyConfigured(f"{name}={_shown(raw)!r} is not a URL.") from None
     if parts.scheme not in schemes:
         raise ImproperlyConfigured(
-            f"{name}={raw!r} must begin with {' or '.join(s + '://' for s in schemes)}."
+            f"{name}={_shown(raw)!r} must begin with {' or '.join(s + '://' for s in schemes)}."
         )
     return raw
+
+
+def _shown(address: str) -> str:
+    return re.sub(r"//[^/]*@", "//***@", address)
 
 
 def directory(name: str, default: Path) -> Path:
@@ -83,16 +102,19 @@ def stored_secret(name: str, path: Path) -> str:
         if len(given) < 32:
             raise ImproperlyConfigured(f"{name} is shorter than 32 characters.")
         return given
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        stored = path.read_text().strip()
-        if len(stored) < 32:
-            raise ImproperlyConfigured(
-                f"{path} holds no usable secret; delete it or set {name}."
-            ) from None
-        return stored
-    value = secrets.token_urlsafe(48)
+    if not path.exists():
+        _store(path, secrets.token_urlsafe(48))
+    stored = path.read_text().strip()
+    if len(stored) < 32:
+        raise ImproperlyConfigured(f"{path} holds no usable secret; delete it or set {name}.")
+    return stored
+
+
+def _store(path: Path, value: str) -> None:
+    """Make the file complete, or leave the one that another process made meanwhile."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     with os.fdopen(handle, "w") as file:
         file.write(value)
-    return value
+    with contextlib.suppress(FileExistsError):
+        os.link(part, path)
+    os.unlink(part)

@@ -113,7 +113,10 @@ class InteractiveConsumer(AsyncConsumer):
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
-        data = json_object(b"".join(self.body), headers.get(b"content-type", b"").decode("latin-1"))
+        data: dict[str, Any] = {}
+        if self.size:  # no body is an empty object, as in DRF
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            data = json_object(b"".join(self.body), content_type)
         self.body = []
         call = await self.view.prepare(hub(), identity, data)
         if call.body.get("stream"):

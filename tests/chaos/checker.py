@@ -113,12 +113,10 @@ PROMISES = {
         ON runner.id = job.runner_id WHERE job.status = 'processing'
         AND (runner.id IS NULL OR runner.state IN ('dead', 'stopped'))""",
 }
-DIALECTS = {
-    "postgresql": {
-        "usage_job": "usage.job_id::uuid",
-        "units_tokens": "(job.units ->> 'completion_tokens')::bigint",
-        "event_attempt": "(e.data ->> 'attempt')::int",
-    },
+PARTS = {
+    "usage_job": "usage.job_id::uuid",
+    "units_tokens": "(job.units ->> 'completion_tokens')::bigint",
+    "event_attempt": "(e.data ->> 'attempt')::int",
 }
 
 
@@ -126,7 +124,7 @@ def violations(query: Query, journal: Journal | None = None) -> list[str]:
     """Every broken promise; empty when all hold."""
     found = []
     for name, sql in PROMISES.items():
-        rows = query(sql.format(**DIALECTS["postgresql"]))
+        rows = query(sql.format(**PARTS))
         found += [f"{name}: {row}" for row in rows[:5]]
         if len(rows) > 5:
             found.append(f"{name}: and {len(rows) - 5} more")
@@ -134,7 +132,7 @@ def violations(query: Query, journal: Journal | None = None) -> list[str]:
 
 
 def _against_journal(query: Query, journal: Journal) -> list[str]:
-    rows = query("SELECT id, status, units FROM jobs_job")
+    rows = query("SELECT id, status, {units_tokens} FROM jobs_job job".format(**PARTS))
     status = {str(row[0]): row[1] for row in rows}
     units = {str(row[0]): row[2] for row in rows}
     found = [f"I1 accepted, but there is no job {i}" for i in journal.accepted if i not in status]
@@ -149,16 +147,14 @@ def _against_journal(query: Query, journal: Journal) -> list[str]:
     return found
 
 
-def _against_answer(
-    seen: Seen, status: dict[str, str], units: dict[str, dict[str, int]]
-) -> list[str]:
+def _against_answer(seen: Seen, status: dict[str, str], units: dict[str, int | None]) -> list[str]:
     found = []
     if not words(len(seen.text)).startswith(seen.text):
         found.append(f"a text with holes: {seen.job_id} {seen.text[-200:]!r}")
     if seen.status == 500:
         found.append(f"an answer 500: {seen.error}")
     if seen.is_whole:
-        produced = units.get(seen.job_id, {}).get("completion_tokens")
+        produced = units.get(seen.job_id)
         if status.get(seen.job_id) != "completed":
             found.append(f"I5 answered in full, but {seen.job_id} is {status.get(seen.job_id)}")
         elif produced != len(seen.text.split()):

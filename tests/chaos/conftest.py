@@ -14,7 +14,7 @@ def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world = World.from_environment(
         tmp_path_factory.mktemp("chaos"),
         workers=2,
-        environment={"START_TO_CLOSE_SECONDS": "3", "CANCEL_GRACE_SECONDS": "1"},
+        environment={"START_TO_CLOSE_SECONDS": "8", "CANCEL_GRACE_SECONDS": "1"},
     )
     try:
         yield world.start()

@@ -95,7 +95,7 @@ def test_frozen_past_its_lease(world: World):
 
 
 def test_frozen_shorter_than_its_lease_records_once(world: World):
-    asking = world.in_background(world.ask, "!slow 6000 !tokens 3")
+    asking = world.in_background(world.ask, "!slow 3000 !tokens 3")
     time.sleep(0.7)
     _, pid = world.runner()
     os.kill(pid, signal.SIGSTOP)
@@ -111,8 +111,8 @@ def test_hanging_engine_is_replaced(world: World):
     wait_until(lambda: world.row(job_id)["status"] == "processing", seconds=5)
     old, _ = world.runner()
     began = time.monotonic()
-    # Its own time (3 s) and the grace (1 s) pass; the process ends and the attempt is counted.
-    world.new_runner(old, 20)
+    # Its own time (8 s) and the grace (1 s) pass; the process ends and the attempt is counted.
+    world.new_runner(old, 30)
     print(f"hanging: replaced after {time.monotonic() - began:.1f} s")
     assert world.row(job_id)["crashes"] >= 1
     assert world.post(f"/api/jobs/{job_id}/cancel").status_code == 200

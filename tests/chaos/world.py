@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,19 @@ TOKEN_MS = 20
 PRICE = "INSERT INTO usage_price (model_id, unit, amount, per, currency, valid_from) VALUES "
 
 
+@dataclass
 class World(Live):
     """A Live with the stub model only, at 20 ms a token and 1 USD per token, and a Journal."""
+
+    slots: int = 1024
 
     def prepare(self) -> None:
         self.journal = Journal()
         self.clients = ThreadPoolExecutor(max_workers=256)
         with self.database() as connection:
             connection.execute(
-                "UPDATE inference_modelspec SET enabled = (model_id = %s), options = %s",
-                [ECHO, json.dumps({"token_ms": TOKEN_MS})],
+                "UPDATE inference_modelspec SET enabled = (model_id = %s), options = %s, slots = %s",
+                [ECHO, json.dumps({"token_ms": TOKEN_MS}), self.slots],
             )
             connection.execute(
                 PRICE + "(%s, 'completion_tokens', 1, 1, 'USD', now() - interval '1 day')", [ECHO]
@@ -65,10 +69,20 @@ class World(Live):
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(OSError, psutil.Error):
-                if mark in Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0"):
-                    if process.status() != psutil.STATUS_ZOMBIE:
-                        found.append(process.pid)
+                environ = Path(f"/proc/{process.pid}/environ").read_bytes().split(b"\0")
+                if mark in environ and process.status() != psutil.STATUS_ZOMBIE:
+                    found.append(process.pid)
         return found
+
+    def organizations(self, number: int) -> list[str]:
+        """Secrets of new organizations' admins; one start of Django for all."""
+        code = (
+            "from django.core.management import call_command\n"
+            f"for n in range({number}):\n"
+            "    call_command('create_organization', '--name', f'Org {n}', '--plan', 'unlimited',"
+            " '--owner-email', f'owner{n}@example.com')"
+        )
+        return [json.loads(line)["secret"] for line in self.python(code).splitlines()]
 
     # -- the tables ---------------------------------------------------------------------------
 
@@ -139,7 +153,9 @@ class World(Live):
 
     # -- clients ------------------------------------------------------------------------------
 
-    def in_background(self, function: Callable[..., Any], *arguments: Any, **options: Any) -> Future:
+    def in_background(
+        self, function: Callable[..., Any], *arguments: Any, **options: Any
+    ) -> Future:
         return self.clients.submit(function, *arguments, **options)
 
     def ask(self, text: str = "hi", **options: Any) -> Seen:
@@ -158,21 +174,15 @@ class World(Live):
         with self.open_stream(tokens, key, text) as stream:
             return stream.read()
 
-    @contextlib.contextmanager
-    def open_stream(
-        self, tokens: int = 16, key: str | None = None, text: str = ""
-    ) -> Iterator[Stream]:
+    def open_stream(self, tokens: int = 16, key: str | None = None, text: str = "") -> Stream:
+        """A stream to be read later; also a context that closes it."""
         body = {
             "model": ECHO,
             "stream": True,
             "stream_options": {"include_usage": True},
             "messages": [{"role": "user", "content": f"!tokens {tokens} {text}"}],
         }
-        stream = Stream(self, body, key)
-        try:
-            yield stream.open()
-        finally:
-            stream.close()
+        return Stream(self, body, key).open()
 
     def submit(self, key: str | None = None, retries: int = 0, **task: Any) -> str:
         """A persisted Job of the stub Task; noted when it was accepted."""
@@ -180,9 +190,7 @@ class World(Live):
         body = {"model_id": ECHO, "task": ECHO, "input": task}
         for left in range(retries, -1, -1):
             try:
-                answer = self.post(
-                    "/api/jobs", body, key, headers={"Idempotency-Key": idempotency}
-                )
+                answer = self.post("/api/jobs", body, key, headers={"Idempotency-Key": idempotency})
             except httpx.HTTPError:
                 if not left:
                     raise
@@ -283,6 +291,12 @@ class Stream:
             self.seen.reason = choice["finish_reason"] or self.seen.reason
         if event.get("usage"):
             self.seen.tokens = event["usage"]["completion_tokens"]
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
 
     def close(self) -> None:
         if self.response is not None:

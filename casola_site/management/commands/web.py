@@ -1,5 +1,6 @@
 """``manage.py web``: the web processes on one listening socket."""
 
+import gc
 import os
 import socket
 import sys
@@ -8,6 +9,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
 from casola_site.core.processes import die_with_parent
@@ -62,6 +64,10 @@ def serve(fd: int, parent: int | None) -> None:
     application = import_string(settings.ASGI_APPLICATION)
     default = "casola_site.guard_config.build"
     config = import_string(getattr(settings, "GUARD_CONFIG", default))()
+    if hasattr(settings, "ROOT_URLCONF"):
+        get_resolver().url_patterns  # noqa: B018 - loads every view now, not with the first request
+    gc.collect()
+    gc.freeze()  # what is loaded now stays: the collector need not look at it again
     GuardedServer(application, config, sockets=[socket.socket(fileno=fd)]).run()
     sys.stdout.flush()
     sys.stderr.flush()
