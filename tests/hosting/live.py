@@ -27,22 +27,12 @@ from inference.enums import PlacementState
 from inference.models import ModelSpec, Placement
 from jobs.enums import HOLDS_LEASE, RunnerState
 from jobs.models import Runner
+from tests.waiting import until
 
 ALIAS = "live"
 NODE = "test"
 CLUSTER = f"gpu-{NODE}"
 REPOSITORY = Path(settings.BASE_DIR)
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str = "") -> Any:
-    """Poll until the condition gives something true and return that; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if value := condition():
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
-        time.sleep(0.05)
 
 
 def took(condition: Callable[[], Any], seconds: float, what: str = "") -> float:

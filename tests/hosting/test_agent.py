@@ -19,7 +19,7 @@ from inference.models import ModelSpec, Node, Placement
 from jobs import leases
 from jobs.enums import RunnerState
 from jobs.models import Runner
-from tests.hosting.live import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 MB = 1 << 20

@@ -13,7 +13,7 @@ import pytest
 from casola_site.core import processes
 from inference import node_lock, stopping
 from inference.worker_board import WorkerBoard
-from tests.hosting.live import until
+from tests.waiting import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 

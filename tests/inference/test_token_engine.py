@@ -24,6 +24,7 @@ from tests.inference.tiny_models import (
     tiny_model,
     tiny_tokenizer,
 )
+from tests.waiting import until
 
 
 class Numbers:
@@ -76,13 +77,6 @@ def started(engine, on_events=None):
 
 def tokens_of(recorder, request_id):
     return [int(number) for number in recorder.text(request_id).split()]
-
-
-def wait_until(condition, timeout=10.0):
-    until = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < until, "condition not met in time"
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
@@ -275,7 +269,7 @@ def test_cancel_is_seen_within_one_step(engines):
     engine.submit(generation("one", [5, 6], 400))
     end = recorder.end("one")
     assert (end.reason, end.units.completion_tokens) == ("cancelled", 5)
-    wait_until(lambda: engine.stats().active == 0)
+    until(lambda: engine.stats().active == 0)
 
 
 def test_a_waiting_request_can_be_cancelled(engines):
@@ -408,7 +402,7 @@ def test_an_engine_that_keeps_failing_gives_up_and_says_so(engines):
         engine.submit(generation(str(number), [5, 6], 8))
     engine.start(recorder)
     recorder.wait(*map(str, range(6)))
-    wait_until(lambda: told)
+    until(lambda: told)
     assert not engine.healthy
     assert all(recorder.end(str(number)).retryable for number in range(6))
     with pytest.raises(Busy):
@@ -538,7 +532,7 @@ def test_five_hundred_random_requests_leave_nothing_behind(engines):
     recorder.wait(*ids)
     stop.set()
     thread.join()
-    wait_until(lambda: engine.stats().active == 0)
+    until(lambda: engine.stats().active == 0)
     stats = engine.stats()
     assert (stats.active, stats.waiting, stats.cache_used) == (0, 0, 0)
     assert all(len(recorder.terminals(request_id)) == 1 for request_id in ids)
