@@ -19,6 +19,7 @@ from channels.exceptions import StopConsumer
 from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
+from casola_site.core.guard_rules import draining
 from casola_site.core.network import client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
@@ -28,8 +29,8 @@ from tokens import keys
 from tokens.authentication import check_address, refuse
 from tokens.identity import Identity
 from tokens.permissions import check_scope
-from usage.limits import Decision
-from usage.throttling import StaleIdentity, admit_async, rate_class_of, refusal
+from usage.limits import Decision, RateClass
+from usage.throttling import MAX_READS, StaleIdentity, admit_async, rate_class_of, refusal
 
 logger = logging.getLogger(__name__)
 
@@ -63,15 +64,20 @@ class InteractiveConsumer(AsyncConsumer):
         self.size = 0
         self.task: asyncio.Task[None] | None = None
         self.decision: Decision | None = None
+        self.call: Call | None = None
         self.has_begun = False
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Take messages one by one: without a channel layer there is nothing to wait for beside."""
         self.scope = scope
         self.base_send = send
-        with contextlib.suppress(StopConsumer):
-            while True:
-                await self.dispatch(await receive())
+        try:
+            with contextlib.suppress(StopConsumer):
+                while True:
+                    await self.dispatch(await receive())
+        except asyncio.CancelledError:
+            await self._cut_off()
+            raise
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """No database connection belongs to this task, so there is none to look after."""
@@ -99,6 +105,18 @@ class InteractiveConsumer(AsyncConsumer):
             await asyncio.gather(self.task, return_exceptions=True)
         raise StopConsumer
 
+    async def _cut_off(self) -> None:
+        """The server ends the request: a stream says so, and the work does not go on unseen."""
+        if self.task is None or self.task.done():
+            return
+        if draining():
+            # The process is about to end. The Runner sees that, and charges nothing for it.
+            if self.has_begun:
+                await self._send(self.view.stream_error(errors.Unavailable()), more=False)
+            return
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
     async def _handle(self) -> None:
         try:
             await self._answer()
@@ -115,7 +133,7 @@ class InteractiveConsumer(AsyncConsumer):
             raise errors.PayloadTooLarge
         data = json_object(b"".join(self.body), headers.get(b"content-type", b"").decode("latin-1"))
         self.body = []
-        call = await self.view.prepare(hub(), identity, data)
+        self.call = call = await self.view.prepare(hub(), identity, data)
         if call.body.get("stream"):
             await self._stream(call)
         else:
@@ -130,20 +148,28 @@ class InteractiveConsumer(AsyncConsumer):
         try:
             secret = identities.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
             digest = keys.digest(secret)
-            identity = identities.cached(digest) or await load_identity(digest)
+            identity = await self._count(digest, address, rate_class)
+        except errors.AuthenticationFailed:
+            raise await refuse_async(address) from None
+        if self.decision is not None and not self.decision.admitted:
+            raise refusal(self.decision)
+        return identity
+
+    async def _count(self, digest: str, address: str, rate_class: RateClass) -> Identity:
+        """The caller, counted under the stamp it was read under; read anew while that is stale."""
+        identity = identities.cached(digest)
+        for _ in range(MAX_READS):
+            if identity is None:
+                identity = await load_identity(digest)
             check_address(identity, address)
             try:
                 self.decision = await admit_async(identity, rate_class)
             except StaleIdentity:
                 identities.forget(digest)
-                identity = await load_identity(digest)
-                check_address(identity, address)
-                self.decision = await admit_async(identity, rate_class)
-        except errors.AuthenticationFailed:
-            raise await refuse_async(address) from None
-        if not self.decision.admitted:
-            raise refusal(self.decision)
-        return identity
+                identity = None
+            else:
+                return identity
+        raise errors.Unavailable
 
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):
@@ -174,7 +200,8 @@ class InteractiveConsumer(AsyncConsumer):
             await self._send(self.view.stream_error(error), more=False)
             return
         body = json.dumps(errors.body_for(error, self.view.error_format)).encode()
-        await self._respond(error.status, body, error.headers)
+        headers = self.call.headers() if self.call is not None else {}
+        await self._respond(error.status, body, {**headers, **error.headers})
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.has_begun = True
