@@ -12,7 +12,7 @@ BASE := $(VENV)/.base-$(call digest,requirements/torch.txt requirements/base.txt
 DEV := $(VENV)/.dev-$(call digest,requirements/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt bench lock
+.PHONY: help install run test check fmt bench soak lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ fmt: $(DEV) ## Format the code and repair what ruff can
 
 bench: $(DEV) ## Measure speed; ARGS="--help" tells what
 	@$(BIN)/python -m benchmarks $(ARGS)
+
+soak: $(DEV) ## Run under load and faults for a long time (ARGS="--jobs 10000 --faults 50 --seed 1")
+	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 lock: ## Pin the requirements anew; needs uv (ARGS="--upgrade")
 	@requirements/lock $(ARGS)

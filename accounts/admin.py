@@ -23,6 +23,10 @@ class MembershipInline(ReadOnlyInline):
     model = Membership
     fields = ("user", "role", "created_at")
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Membership]:
+        """With the users."""
+        return super().get_queryset(request).select_related("user")
+
 
 @admin.register(Organization)
 class OrganizationAdmin(ReadOnlyAdmin):

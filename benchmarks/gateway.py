@@ -12,6 +12,7 @@ from benchmarks.load import Client, Plan, Result
 from benchmarks.report import Row, keep, median, percentile, say, table
 from benchmarks.stack import Parts, Stack, chat_body, stack, tree_seconds
 from tests.live import CHAT, wait_until
+from tests.servers import free_port
 
 DELAY_MS = 200
 CONNECTIONS = (1, 64, 512)
@@ -68,8 +69,6 @@ def measure_hello(casola: Stack, connections: int, seconds: float) -> Row:
 
 def start_hello(casola: Stack) -> None:
     """Start the yardstick beside the gateway."""
-    from tests.servers import free_port
-
     port = str(free_port())
     kept = dict(casola.environment)
     casola.environment |= {"DJANGO_SETTINGS_MODULE": "benchmarks.hello_settings", "PORT": port}
@@ -81,16 +80,19 @@ def start_hello(casola: Stack) -> None:
 def run_on(database: str, *, quick: bool) -> tuple[list[Row], int]:
     """All cases on one database; returns the rows and how much went wrong."""
     seconds = 3.0 if quick else 10.0
-    rows = []
+    rows: list[Row] = []
     with stack(database) as casola:
         start_hello(casola)
         measure(casola, "warm-up", 16, 0, 2.0)
-        for connections in CONNECTIONS:
-            rows.append(measure(casola, f"{database} 200 ms", connections, DELAY_MS, seconds))
-        for connections in CONNECTIONS[:2]:
-            rows.append(measure(casola, f"{database} 0 ms", connections, 0, seconds))
-        for connections in CONNECTIONS[:2]:
-            rows.append(measure_hello(casola, connections, seconds / 2))
+        rows += [
+            measure(casola, f"{database} 200 ms", connections, DELAY_MS, seconds)
+            for connections in CONNECTIONS
+        ]
+        rows += [
+            measure(casola, f"{database} 0 ms", connections, 0, seconds)
+            for connections in CONNECTIONS[:2]
+        ]
+        rows += [measure_hello(casola, count, seconds / 2) for count in CONNECTIONS[:2]]
         wrong = casola.failed + abs(casola.unrecorded())
         print(f"{database}: {casola.answered} answers, {casola.unrecorded()} without usage record")
     hello = next(row for row in rows if row["case"] == "hello" and row["connections"] == 64)

@@ -6,8 +6,8 @@ from django.conf import settings
 from django.urls import Resolver404, resolve
 
 from casola_site.core.errors import AuthenticationFailed
-from casola_site.core.guard_rules import GuardConfig
-from tokens.identity import secret_of
+from casola_site.core.guard.rules import GuardConfig
+from tokens.keys import secret_of
 
 MB = 1024 * 1024
 API_PREFIXES = ("/openai/", "/fal/", "/api/")

@@ -56,7 +56,9 @@ def run_placement(placement_id: str, **_: Any) -> None:
     try:
         if spec.engine not in settings.RUNNER_ENGINES:
             raise LoadError(f"This installation has no engine {spec.engine!r}")  # noqa: TRY301
-        config = runner_config(spec, device=placement.device, memory_budget=placement.memory_bytes or None)
+        config = runner_config(
+            spec, device=placement.device, memory_budget=placement.memory_bytes or None
+        )
         runner = runner_class(spec.engine)(config)
         runner.on_fatal(keeper.abort)
         memory = runner.load(keeper.progress)

@@ -116,7 +116,9 @@ def submit_job(
         cap = submitter.max_queued_jobs
         if cap is not None:
             # The Organization's row serialises its submitters, so the cap holds under concurrency.
-            Organization.objects.select_for_update().get(pk=submitter.organization_id)
+            # Not its key: rows that point to it need not wait.
+            rows = Organization.objects.select_for_update(no_key=True)
+            rows.get(pk=submitter.organization_id)
             waiting = Job.objects.filter(
                 organization_id=submitter.organization_id, status=JobStatus.PENDING
             ).count()
@@ -388,7 +390,7 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
         if job is None:
             return False
         if job.failures + 1 >= MAX_CRASHES:
-            return bool(_finish([outcome]))
+            return bool(finish_jobs([outcome]))
         wait = timedelta(seconds=backoff_seconds(job.failures + 1))
         mine.update(
             status=JobStatus.PENDING,

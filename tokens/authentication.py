@@ -36,7 +36,7 @@ class TokenAuthentication(BaseAuthentication):
         """(identity, identity). Raises AuthenticationFailed: there are no anonymous callers."""
         address = self._address(request)
         try:
-            digest = keys.digest(identities.secret_of(request.META.get("HTTP_AUTHORIZATION")))
+            digest = keys.digest(keys.secret_of(request.META.get("HTTP_AUTHORIZATION")))
             identity = identities.cached(digest)
             if identity is None or not self._is_current(identity):
                 identity = identities.load(digest)
@@ -48,7 +48,7 @@ class TokenAuthentication(BaseAuthentication):
 
     def reload(self, request: Any) -> Identity:
         """Read the caller again after StaleIdentity. Raises AuthenticationFailed."""
-        digest = keys.digest(identities.secret_of(request.META.get("HTTP_AUTHORIZATION")))
+        digest = keys.digest(keys.secret_of(request.META.get("HTTP_AUTHORIZATION")))
         identities.forget(digest)
         identity = identities.load(digest)
         check_address(identity, self._address(request))

@@ -24,7 +24,6 @@ from accounts.roles import scopes_of_role
 from casola_site.core import redis
 from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.scopes import Scope, closure
-from tokens import keys
 from tokens.models import ApiToken, TokenStatus
 
 CACHE_SECONDS = 10.0
@@ -106,18 +105,6 @@ def _current_stamp(organization_id: str) -> str:
     client.set(key, secrets.token_hex(8), ex=STAMP_SECONDS, nx=True)
     found: Any = client.get(key)
     return found.decode() if found else ""
-
-
-def secret_of(header: str | None) -> str:
-    """The secret in an Authorization header (`Bearer` or `Key`, any case).
-
-    Raises AuthenticationFailed for everything that is not one of our secrets, before any look-up.
-    """
-    scheme, _, secret = (header or "").partition(" ")
-    secret = secret.strip()
-    if scheme.lower() not in ("bearer", "key") or not keys.is_well_formed(secret):
-        raise AuthenticationFailed
-    return secret
 
 
 def cached(digest: str) -> Identity | None:

@@ -9,6 +9,7 @@ import hashlib
 import re
 import zlib
 
+from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.ids import ALPHABET, random_text
 
 PREFIX = "csl_sk_"
@@ -37,6 +38,18 @@ def new_secret() -> str:
 def is_well_formed(secret: str) -> bool:
     """Whether it can be one of ours; junk is refused before any database work."""
     return bool(SECRET.fullmatch(secret)) and checksum(secret[:-CHECK]) == secret[-CHECK:]
+
+
+def secret_of(header: str | None) -> str:
+    """The secret in an Authorization header (`Bearer` or `Key`, any case).
+
+    Raises AuthenticationFailed for everything that is not one of our secrets, before any look-up.
+    """
+    scheme, _, secret = (header or "").partition(" ")
+    secret = secret.strip()
+    if scheme.lower() not in ("bearer", "key") or not is_well_formed(secret):
+        raise AuthenticationFailed
+    return secret
 
 
 def digest(secret: str) -> str:

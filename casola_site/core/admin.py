@@ -35,6 +35,10 @@ class ReadOnlyInline(admin.TabularInline):
     can_delete = False
     show_change_link = True
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        """All: a form cannot hold columns that are not editable."""
+        return tuple(self.fields or self.readonly_fields)
+
     def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """No."""
         return False

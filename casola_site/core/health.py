@@ -9,7 +9,8 @@ from django.db import connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpRequest, JsonResponse
 
-from casola_site.core import guard_rules, redis
+from casola_site.core import redis
+from casola_site.core.guard.rules import draining
 
 _migrated = False
 
@@ -48,7 +49,7 @@ def readyz(request: HttpRequest) -> JsonResponse:
             results[name] = "ok"
         except Exception:  # noqa: BLE001 - any failure means not ready, and shows nothing more
             results[name] = "failed"
-    if guard_rules.draining():
+    if draining():
         results["server"] = "draining"
     ready = all(value == "ok" for value in results.values())
     body = {"status": "ok" if ready else "unavailable", "checks": results}

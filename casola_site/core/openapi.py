@@ -6,7 +6,8 @@ from typing import Any
 
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.openapi import AutoSchema
-from drf_spectacular.utils import OpenApiResponse
+from drf_spectacular.plumbing import is_list_serializer
+from drf_spectacular.utils import Direction, OpenApiResponse
 from rest_framework import serializers
 
 
@@ -34,6 +35,10 @@ COMMON_ERRORS = {
     429: "Rate limit exceeded",
     503: "Temporarily unavailable",
 }
+BODY_ERRORS = {
+    409: "The current state does not allow it, or the Idempotency-Key was used before",
+    415: "The body is not JSON",
+}
 
 
 class Schema(AutoSchema):
@@ -49,22 +54,23 @@ class Schema(AutoSchema):
         scopes = getattr(self.view, "required_scopes", None) or {}
         return scopes.get(self.method)
 
-    def get_response_serializers(self) -> Any:
-        """The declared answers plus the common errors."""
-        declared = super().get_response_serializers()
-        if not isinstance(declared, dict):
-            success = 201 if self.method == "POST" and self._is_create_operation() else 200
-            declared = {success: declared}
-        has_errors = any(isinstance(code, int) and code >= 400 for code in declared)
-        if has_errors:
-            return declared
-        return {
-            **declared,
-            **{code: OpenApiResponse(ErrorEnvelope, text) for code, text in COMMON_ERRORS.items()},
-        }
+    def _is_list_view(self, serializer: Any = None) -> bool:
+        """No answer of ours is a bare list, whatever the action is called."""
+        return is_list_serializer(serializer)
 
-    def _is_create_operation(self) -> bool:
-        return getattr(self.view, "action", "") == "create"
+    def _get_response_bodies(self, direction: Direction = "response") -> dict[str, Any]:
+        """The declared answers plus the common errors.
+
+        Here, not in `get_response_serializers`, which `extend_schema` replaces.
+        """
+        bodies = super()._get_response_bodies(direction)
+        for status, text in (
+            COMMON_ERRORS | (BODY_ERRORS if self.method == "POST" else {})
+        ).items():
+            answer = OpenApiResponse(ErrorEnvelope, text)
+            code = str(status)
+            bodies.setdefault(code, self._get_response_for_code(answer, code, direction=direction))
+        return dict(sorted(bodies.items()))
 
 
 class TokenScheme(OpenApiAuthenticationExtension):

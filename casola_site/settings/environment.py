@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
+import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -100,16 +102,19 @@ def stored_secret(name: str, path: Path) -> str:
         if len(given) < 32:
             raise ImproperlyConfigured(f"{name} is shorter than 32 characters.")
         return given
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        stored = path.read_text().strip()
-        if len(stored) < 32:
-            raise ImproperlyConfigured(
-                f"{path} holds no usable secret; delete it or set {name}."
-            ) from None
-        return stored
-    value = secrets.token_urlsafe(48)
+    if not path.exists():
+        _store(path, secrets.token_urlsafe(48))
+    stored = path.read_text().strip()
+    if len(stored) < 32:
+        raise ImproperlyConfigured(f"{path} holds no usable secret; delete it or set {name}.")
+    return stored
+
+
+def _store(path: Path, value: str) -> None:
+    """Make the file complete, or leave the one that another process made meanwhile."""
+    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")  # mode 0600
     with os.fdopen(handle, "w") as file:
         file.write(value)
-    return value
+    with contextlib.suppress(FileExistsError):
+        os.link(part, path)
+    os.unlink(part)

@@ -29,7 +29,7 @@ from tokens import keys
 from tokens.authentication import check_address, refuse
 from tokens.identity import Identity
 from tokens.permissions import check_scope
-from usage.limits import Decision, RateClass
+from usage.limits import Decision
 from usage.throttling import MAX_READS, StaleIdentity, admit_async, rate_class_of, refusal
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,10 @@ class InteractiveConsumer(AsyncConsumer):
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
-        data = json_object(b"".join(self.body), headers.get(b"content-type", b"").decode("latin-1"))
+        data: dict[str, Any] = {}
+        if self.size:  # no body is an empty object, as in DRF
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            data = json_object(b"".join(self.body), content_type)
         self.body = []
         self.call = call = await self.view.prepare(hub(), identity, data)
         if call.body.get("stream"):
@@ -146,30 +149,24 @@ class InteractiveConsumer(AsyncConsumer):
         address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
         rate_class = rate_class_of(self.view, self.scope["method"])
         try:
-            secret = identities.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
+            secret = keys.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
             digest = keys.digest(secret)
-            identity = await self._count(digest, address, rate_class)
+            identity = identities.cached(digest) or await load_identity(digest)
+            for _ in range(MAX_READS):
+                check_address(identity, address)
+                try:
+                    self.decision = await admit_async(identity, rate_class)
+                    break
+                except StaleIdentity:
+                    identities.forget(digest)
+                    identity = await load_identity(digest)
         except errors.AuthenticationFailed:
             raise await refuse_async(address) from None
-        if self.decision is not None and not self.decision.admitted:
+        if self.decision is None:
+            raise errors.Unavailable
+        if not self.decision.admitted:
             raise refusal(self.decision)
         return identity
-
-    async def _count(self, digest: str, address: str, rate_class: RateClass) -> Identity:
-        """The caller, counted under the stamp it was read under; read anew while that is stale."""
-        identity = identities.cached(digest)
-        for _ in range(MAX_READS):
-            if identity is None:
-                identity = await load_identity(digest)
-            check_address(identity, address)
-            try:
-                self.decision = await admit_async(identity, rate_class)
-            except StaleIdentity:
-                identities.forget(digest)
-                identity = None
-            else:
-                return identity
-        raise errors.Unavailable
 
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):

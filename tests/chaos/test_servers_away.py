@@ -120,7 +120,7 @@ def _under_load(world: World, seconds: float, fault) -> None:
     assert set(statuses(reading)) == {200}, statuses(reading)
     assert recovered(asking, back) < 5
     seen = [future.result(60) for future in streams]
-    assert all(one.is_done for one in seen), seen
+    assert all(one.is_done or one.status == 503 for one in seen), seen
     print(f"{sum(one.is_whole for one in seen)} of 10 streams whole")
     rows = [world.wait_row(job_id, 10) for job_id in jobs]
     assert {row["status"] for row in rows} == {"completed"}
@@ -155,7 +155,7 @@ def test_redis_flushed(world: World):
 
 
 def test_limits_fall_to_a_share_without_redis(world: World):
-    key = world.organization(plan="free")["token"]
+    key = world.organization(plan="free")["secret"]
     world.redis.stop()
     try:
         answers = [world.get("/api/model-status", key).status_code for _ in range(90)]

@@ -26,7 +26,7 @@ def serving(world: World, stream: Stream) -> int:
 
 
 def test_killed_while_streaming(world: World):
-    streams = [world.open_stream(200) for _ in range(8)]
+    streams = [world.open_stream(300) for _ in range(6)]
     for stream in streams:
         stream.read(words=2)
     served = {stream.seen.job_id: serving(world, stream) for stream in streams}

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,19 @@ TOKEN_MS = 20
 PRICE = "INSERT INTO usage_price (model_id, unit, amount, per, currency, valid_from) VALUES "
 
 
+@dataclass
 class World(Live):
     """A Live with the stub model only, at 20 ms a token and 1 USD per token, and a Journal."""
+
+    slots: int = 1024
 
     def prepare(self) -> None:
         self.journal = Journal()
         self.clients = ThreadPoolExecutor(max_workers=256)
         with self.database() as connection:
             connection.execute(
-                "UPDATE inference_modelspec SET enabled = (model_id = %s), options = %s",
-                [ECHO, json.dumps({"token_ms": TOKEN_MS})],
+                "UPDATE inference_modelspec SET enabled = (model_id = %s), options = %s, slots = %s",
+                [ECHO, json.dumps({"token_ms": TOKEN_MS}), self.slots],
             )
             connection.execute(
                 PRICE + "(%s, 'completion_tokens', 1, 1, 'USD', now() - interval '1 day')", [ECHO]
@@ -69,6 +73,16 @@ class World(Live):
                 if mark in environ and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process.pid)
         return found
+
+    def organizations(self, number: int) -> list[str]:
+        """Secrets of new organizations' admins; one start of Django for all."""
+        code = (
+            "from django.core.management import call_command\n"
+            f"for n in range({number}):\n"
+            "    call_command('create_organization', '--name', f'Org {n}', '--plan', 'unlimited',"
+            " '--owner-email', f'owner{n}@example.com')"
+        )
+        return [json.loads(line)["secret"] for line in self.python(code).splitlines()]
 
     # -- the tables ---------------------------------------------------------------------------
 

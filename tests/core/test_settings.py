@@ -11,6 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from casola_site.settings import environment as env
+from tests.threads import at_once
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -124,6 +125,15 @@ def test_a_secret_is_made_once_and_kept_to_oneself(tmp_path, monkeypatch):
     assert env.stored_secret("X", path) == first
     assert len(first) >= 48
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_processes_that_start_together_share_one_secret(tmp_path, monkeypatch):
+    monkeypatch.delenv("X", raising=False)
+
+    made = at_once([lambda: env.stored_secret("X", tmp_path / "secret")] * 16)
+
+    assert len(set(made)) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
 
 
 def test_a_secret_that_is_too_short_is_refused(tmp_path, monkeypatch):

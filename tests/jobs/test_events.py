@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import msgpack
 import pytest
 from django.db import IntegrityError, transaction
 from django.utils import timezone
 
+from casola_site.core import redis
+from jobs import events
 from jobs.models import JobEvent
 from jobs.services import add_events
 from tests.factories.jobs import make_job
@@ -40,3 +45,41 @@ def test_two_events_cannot_have_one_number():
 
     with pytest.raises(IntegrityError), transaction.atomic():
         JobEvent.objects.create(job=job, seq=1, type="completed")
+
+
+def test_signals_reach_who_listens_to_the_queue():
+    with redis.client().pubsub(ignore_subscribe_messages=True) as listener:
+        listener.subscribe(events.queue_channel("queue-a"))
+        listener.get_message(timeout=5)
+        events.wake("queue-b")
+        events.wake("queue-a")
+        events.request_cancel("queue-a", "job")
+        heard = [listener.get_message(timeout=5) for _ in range(2)]
+
+    assert [msgpack.unpackb(message["data"]) for message in heard] == [
+        {"type": "wake"},
+        {"type": "cancel", "job_id": "job"},
+    ]
+
+
+def test_a_listener_on_the_event_loop_hears_them():
+    async def listen():
+        signals = events.queue_signals("queue-c")
+        first = asyncio.ensure_future(anext(signals))
+        while not first.done():
+            await asyncio.to_thread(events.wake, "queue-c")
+            await asyncio.sleep(0.05)
+        await signals.aclose()
+        await redis.async_client().aclose()
+        return first.result()
+
+    assert asyncio.run(asyncio.wait_for(listen(), 10)) == {"type": "wake"}
+
+
+def test_a_signal_without_redis_is_lost_in_silence(settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1/0"
+    redis.client.cache_clear()
+    try:
+        events.wake("queue-a")
+    finally:
+        redis.client.cache_clear()

@@ -54,6 +54,16 @@ def test_the_third_error_ends_the_job():
     assert UsageRecord.objects.get().amount == 0
 
 
+def test_the_third_error_ends_the_job_even_when_it_cannot_be_written():
+    job = make_running_job(runner=make_runner(), failures=2, attempts=3)
+
+    retry_job(outcome=failed(job, units={"images": -1}), now=timezone.now())
+
+    job.refresh_from_db()
+    assert (job.status, job.error["code"]) == ("failed", "worker_error")
+    assert UsageRecord.objects.get().amount == 0
+
+
 def test_only_the_attempt_that_holds_the_job_can_put_it_back():
     job = make_running_job(runner=make_runner(), attempts=2)
 

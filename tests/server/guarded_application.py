@@ -7,7 +7,8 @@ import socket
 import sys
 import threading
 
-from casola_site.core import guard
+from casola_site.core.guard.rules import GuardConfig, draining
+from casola_site.core.guard.server import GuardedServer
 
 EVENTS = {"disconnects": 0, "cancelled": 0, "sent": 0, "bodies": 0}
 
@@ -39,7 +40,7 @@ async def echo(scope, receive, send):
         "path": scope["path"],
         "root_path": scope["root_path"],
         "request_id": scope["request_id"],
-        "draining": guard.draining(),
+        "draining": draining(),
         "pid": os.getpid(),
     }
     await answer(send, json.dumps(told).encode())
@@ -182,7 +183,7 @@ async def application(scope, receive, send):
 
 
 def config(**changes):
-    return guard.GuardConfig(
+    return GuardConfig(
         body_caps=lambda path: 100_000 if path.startswith("/openai") else 10_000_000,
         public=lambda path, method: not path.startswith(("/openai", "/fal", "/api")),
         is_known=lambda path: path in ROUTES,
@@ -200,7 +201,7 @@ def main():
     listening = socket.create_server(("127.0.0.1", 0), backlog=2048)
     port = listening.getsockname()[1]
     changes = json.loads(sys.argv[1]) if len(sys.argv) > 1 else {}
-    server = guard.GuardedServer(
+    server = GuardedServer(
         application,
         config(**changes),
         sockets=[listening],

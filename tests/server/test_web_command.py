@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from guarded_site import ENVIRONMENT, Site, wait_for
 
+from tokens import keys
+
 SETTINGS = """
 SECRET_KEY = "x"
 INSTALLED_APPS = ["casola_site"]
@@ -172,7 +174,7 @@ ASGI_APPLICATION = "small_site.application"
 DATA_UPLOAD_MAX_MEMORY_SIZE = None
 USE_TZ = True
 """
-KEY = "Authorization: Bearer x\r\n"
+KEY = f"Authorization: Bearer {keys.new_secret()}\r\n"
 
 
 @pytest.fixture
@@ -199,6 +201,7 @@ def test_the_configuration_of_the_site(django_site):
     assert status("/openai/v1/embeddings", 4 * mb + 1) == 413
     assert status("/openai/v1/files", 200 * mb + 1) == 413
     assert status("/openai/v1/embeddings", 1000, "") == 401
+    assert status("/openai/v1/embeddings", 1000, "Authorization: Bearer junk\r\n") == 401
     assert status("/openai/v1/embeddings", 1000) == 200
     assert status("/openai/v1/embeddings/", 1000) == 404
     assert status("/openai/v9/x", 1000) == 404

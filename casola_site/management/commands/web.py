@@ -58,7 +58,7 @@ def serve(fd: int, parent: int | None) -> None:
     if parent is not None:
         die_with_parent(parent)
     # Here, not at the top: the parent serves nothing and needs no reactor.
-    from casola_site.core.guard import GuardedServer  # noqa: PLC0415
+    from casola_site.core.guard.server import GuardedServer  # noqa: PLC0415
 
     application = import_string(settings.ASGI_APPLICATION)
     default = "casola_site.guard_config.build"

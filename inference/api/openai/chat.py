@@ -11,6 +11,7 @@ from rest_framework.exceptions import ValidationError
 from rest_framework.response import Response
 
 from casola_site.core.errors import ApiError, Surface, body_for
+from casola_site.core.openapi import ErrorEnvelope
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from inference.api.interactive import Call, Interactive
@@ -44,14 +45,18 @@ class ChatCompletionViewSet(Interactive, ApiViewSet):
         tags=["OpenAI"],
         request=ChatCompletionRequest,
         responses={
-            200: OpenApiResponse(ChatCompletionSerializer, "With stream: server-sent events")
+            200: OpenApiResponse(ChatCompletionSerializer, "With stream: server-sent events"),
+            502: OpenApiResponse(ErrorEnvelope, "The model failed on this request"),
+            504: OpenApiResponse(ErrorEnvelope, "The model did not begin to answer in time"),
         },
     )
     def create(self, request: Any) -> Response:
         """Answer a conversation with one of the chat models."""
+        data = request.data
 
         async def run() -> tuple[Call, Finished]:
-            call = await self.prepare(hub(), request.auth, {**request.data, "stream": False})
+            call = await self.prepare(hub(), request.auth, data)
+            call.body["stream"] = False  # here a thread waits; streams are the consumer's
             async for piece in self.pieces(hub(), call):
                 if isinstance(piece, Finished):
                     return call, piece

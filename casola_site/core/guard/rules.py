@@ -1,12 +1,15 @@
 """What the guard decides by, without a server: its limits, its errors, the drain flag."""
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import Any
+from urllib.parse import unquote
 
 from casola_site.core.errors import render_raw
 
 Headers = list[tuple[bytes, bytes]]
+Message = MutableMapping[str, Any]
 
 INVALID_REQUEST = "invalid_request_error"
 _REFUSALS: dict[int, tuple[str, str, str]] = {
@@ -84,10 +87,14 @@ def draining() -> bool:
     return Draining.value
 
 
-def envelope(
-    path: str, status: int, code: str, message: str, type_: str, request_id: str
-) -> tuple[Headers, bytes]:
-    """Return headers and body of an error that the guard answers itself."""
+def decoded_path(uri: bytes) -> str:
+    """Return the path that a request line asks for, without its query."""
+    return unquote(uri.split(b"?", 1)[0].decode("latin-1"))
+
+
+def refusal(path: str, status: int, request_id: str) -> tuple[Headers, bytes]:
+    """Return headers and body of the guard's answer with ``status``."""
+    code, message, type_ = _REFUSALS.get(status) or _REFUSALS[500 if status >= 500 else 400]
     body = render_raw(path, status, code, message, type_)
     headers = [
         (b"content-type", b"application/json"),
@@ -96,12 +103,6 @@ def envelope(
         *_EXTRA_HEADERS.get(status, ()),
     ]
     return headers, body
-
-
-def refusal(path: str, status: int, request_id: str) -> tuple[Headers, bytes]:
-    """Return headers and body of the guard's answer with ``status``."""
-    code, message, type_ = _REFUSALS.get(status) or _REFUSALS[500 if status >= 500 else 400]
-    return envelope(path, status, code, message, type_, request_id)
 
 
 def response_head(version: bytes, status: int, headers: Headers, *, close: bool) -> bytes:

@@ -1,0 +1,193 @@
+"""Every route declares its scope and limit and stands in the schema; the schema tells the truth."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from casola_site.core.scopes import Scope
+from casola_site.core.views import ApiViewSet
+from tests.live_api.envelope import CHAT, GHOST_JOB, chat_body, job_body
+from tokens.authentication import TokenAuthentication
+from tokens.permissions import HasScope
+from usage.throttling import PlanThrottle
+
+# Routes without a token, by design. A new one is added here on purpose or not at all.
+OPEN = {"", "livez", "readyz", "docs", "reference", "openapi.json", "admin"}
+API = ("openai/", "fal/", "api/")
+METHODS = ("get", "post", "put", "patch", "delete")
+ALWAYS_DECLARED = {"400", "401", "403", "404", "413", "429", "503"}
+
+
+def routes(patterns: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, callback) of the whole URLconf, the admin's own apart."""
+    for pattern in get_resolver().url_patterns if patterns is None else patterns:
+        path = prefix + str(pattern.pattern)
+        if isinstance(pattern, URLResolver):
+            if path != "admin/":
+                yield from routes(pattern.url_patterns, path)
+        elif isinstance(pattern, URLPattern):
+            yield path, pattern.callback
+
+
+def test_only_known_routes_are_open():
+    assert {path for path, _ in routes() if not path.startswith(API)} <= OPEN
+
+
+API_ROUTES = [(path, callback) for path, callback in routes() if path.startswith(API)]
+
+
+@pytest.mark.parametrize(("path", "callback"), API_ROUTES, ids=[path for path, _ in API_ROUTES])
+def test_every_api_view_is_guarded(path, callback):
+    view = callback.cls
+    assert issubclass(view, ApiViewSet), f"{path}: not an ApiViewSet"
+    assert view.authentication_classes == [TokenAuthentication]
+    assert view.permission_classes == [HasScope]
+    assert view.throttle_classes == [PlanThrottle]
+    assert view.error_format == (
+        "openai" if path.startswith("openai/") else "fal" if path.startswith("fal/") else "native"
+    )
+    methods = {method.upper() for method in callback.actions if method in METHODS}
+    assert methods
+    assert methods <= set(view.required_scopes), f"{path}: a method without a scope"
+    assert all(isinstance(scope, Scope) for scope in view.required_scopes.values())
+    reads = {scope for method, scope in view.required_scopes.items() if method == "GET"}
+    assert all(scope.endswith(":read") for scope in reads)
+    writes = {scope for method, scope in view.required_scopes.items() if method != "GET"}
+    assert all(scope.endswith(":write") for scope in writes)
+    if path.startswith("openai/v1/"):
+        for method in methods & {"POST", "PUT"}:
+            assert view.rate_classes[method] == "job_submission"
+
+
+@pytest.fixture(scope="module")
+def schema(bare) -> dict[str, Any]:
+    response = bare.get("/openapi.json")
+    assert response.status_code == 200
+    assert "json" in response.headers["content-type"]
+    return response.json()
+
+
+def template(path: str) -> str:
+    """A URLconf path as OpenAPI writes it."""
+    return "/" + re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", path)
+
+
+def test_every_api_route_is_in_the_schema(schema):
+    expected = {
+        (template(path), method)
+        for path, callback in API_ROUTES
+        for method in callback.actions
+        if method in METHODS
+    }
+    found = {
+        (path, method)
+        for path, operations in schema["paths"].items()
+        for method in operations
+        if method in METHODS
+    }
+    assert found == expected
+
+
+def test_every_operation_declares_its_errors_and_its_key(schema):
+    ids = []
+    envelope = {"$ref": "#/components/schemas/ErrorEnvelope"}
+    for path, operations in schema["paths"].items():
+        for method, operation in operations.items():
+            if method not in METHODS:
+                continue
+            ids.append(operation["operationId"])
+            assert set(operation["responses"]) >= ALWAYS_DECLARED, (method, path)
+            for status, response in operation["responses"].items():
+                if status >= "400":
+                    assert response["content"]["application/json"]["schema"] == envelope
+            assert operation["security"] == [{"ApiToken": []}], (method, path)
+            assert "Scope: `" in operation["description"], (method, path)
+            assert operation["summary"]
+            assert operation["tags"]
+            declared = {p["name"] for p in operation.get("parameters", []) if p["in"] == "path"}
+            assert declared == set(re.findall(r"{(\w+)}", path)), (method, path)
+            if method in ("get", "delete"):
+                assert "requestBody" not in operation
+    assert len(ids) == len(set(ids))
+
+
+def test_the_schema_says_nothing_of_the_inside(bare):
+    text = bare.get("/openapi.json").text
+    assert not re.search(r"tests?/echo|psycopg|redis|worker:|system:|csl_sk_[0-9A-Za-z]{10}", text)
+
+
+def resolved(schema: dict[str, Any], path: str, method: str, status: int) -> dict[str, Any]:
+    """The declared schema of an answer, ready for jsonschema."""
+    content = schema["paths"][path][method]["responses"][str(status)]["content"]
+    return {**strict(content["application/json"]["schema"]), "components": schema["components"]}
+
+
+def strict(node: Any) -> Any:
+    """OpenAPI 3.0's `nullable` in JSON Schema's words."""
+    if isinstance(node, list):
+        return [strict(item) for item in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: strict(value) for key, value in node.items()}
+    if node.pop("nullable", False):
+        return {"anyOf": [node, {"type": "null"}]}
+    return node
+
+
+def test_answers_are_what_the_schema_says(site, http, schema):
+    schema = {**schema, "components": strict(schema["components"])}
+    tokens = "/api/organizations/{organization_id}/tokens"
+    own = tokens.format(organization_id=site.alpha["id"])
+    job = http.post("/api/jobs", json=job_body(input={"duration_ms": 60_000})).json()["id"]
+    chat = {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()}
+    done = http.post("/api/jobs", json=chat).json()["id"]
+    site.live.wait_job(done, key=site.alpha["user_read"])
+    failing = http.post("/api/jobs", json=job_body(input={"error": "worker_error"})).json()["id"]
+    site.live.wait_job(failing, key=site.alpha["user_read"])
+    token = http.post(own, json={"name": "x", "scopes": ["user:read"]})
+    token_id = token.json()["token"]["id"]
+    one_job, one_token = "/api/jobs/{job_id}", tokens + "/{token_id}"
+    answers = [
+        ("/openai/v1/models", "get", http.get("/openai/v1/models")),
+        ("/openai/v1/models/{model}", "get", http.get("/openai/v1/models/test/echo")),
+        (CHAT, "post", http.post(CHAT, json=chat_body())),
+        ("/api/model-status", "get", http.get("/api/model-status")),
+        ("/api/users/me", "get", http.get("/api/users/me")),
+        ("/api/jobs", "post", http.post("/api/jobs", json=job_body())),
+        (one_job, "get", http.get(f"/api/jobs/{job}")),
+        (one_job, "get", http.get(f"/api/jobs/{done}")),
+        (one_job, "get", http.get(f"/api/jobs/{failing}")),
+        ("/api/jobs/{job_id}/cancel", "post", http.post(f"/api/jobs/{job}/cancel")),
+        ("/api/jobs/{job_id}/cancel", "post", http.post(f"/api/jobs/{GHOST_JOB}/cancel")),
+        (tokens, "get", http.get(own)),
+        (tokens, "post", token),
+        (one_token, "get", http.get(f"{own}/{token_id}")),
+        (one_token, "delete", http.delete(f"{own}/{token_id}")),
+        (one_token, "get", http.get(f"{own}/none")),
+        (CHAT, "post", http.post(CHAT, json={})),
+        (CHAT, "post", http.post(CHAT, json=chat_body(), headers={"Authorization": ""})),
+    ]
+    for path, method, answer in answers:
+        expected = resolved(schema, path, method, answer.status_code)
+        try:
+            jsonschema.validate(answer.json(), expected)
+        except jsonschema.ValidationError as error:
+            raise AssertionError(f"{method} {path} {answer.status_code}: {error.message}") from None
+        if answer.is_success:
+            declared = properties(schema, expected)
+            assert declared is None or set(answer.json()) <= declared, path
+    assert answers[-1][2].status_code == 401
+
+
+def properties(schema: dict[str, Any], node: dict[str, Any]) -> set[str] | None:
+    """Names at the top of an answer."""
+    reference = node.get("$ref")
+    if reference is None:
+        return None
+    return set(schema["components"]["schemas"][reference.rsplit("/", 1)[-1]]["properties"])
