@@ -19,7 +19,7 @@ from channels.exceptions import StopConsumer
 from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
-from casola_site.core.guard_rules import draining
+from casola_site.core.guard.rules import draining
 from casola_site.core.network import client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive

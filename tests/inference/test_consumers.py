@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from casola_site.core.errors import Unavailable
-from casola_site.core.guard_rules import Draining
+from casola_site.core.guard.rules import Draining
 from inference.api import consumers
 from inference.api.consumers import InteractiveConsumer
 from inference.api.interactive import Call
