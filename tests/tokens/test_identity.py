@@ -286,3 +286,13 @@ def test_many_first_requests_at_once_agree(processes):
 
     assert {answer.token_pk for answer in found} == {token.pk}
     assert len({answer.stamp for answer in found}) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_token_whose_member_was_deleted_opens_nothing():
+    organization = make_organization()
+    owner = make_member(organization=organization)
+    _, secret = make_token(organization=organization, created_by=owner)
+    owner.delete()
+    with pytest.raises(AuthenticationFailed):
+        identity.load(keys.digest(secret))
