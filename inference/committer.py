@@ -13,6 +13,7 @@ from django.db import InterfaceError, OperationalError, close_old_connections, c
 
 from casola_site.core.clock import now
 from jobs.enums import JobStatus, Lane
+from jobs.models import Job
 from jobs.services import Outcome, finish_jobs, retry_job
 
 logger = logging.getLogger(__name__)
@@ -57,14 +58,15 @@ class Committer:
 
     def _write_all(self) -> None:
         open_ = True
-        while open_:
+        # What could not be written yet stands in the queue once more, also after the last word.
+        while open_ or not self._queue.empty():
             group = [self._queue.get()]
             while len(group) < MAX_GROUP:
                 try:
                     group.append(self._queue.get_nowait())
                 except queue.Empty:
                     break
-            open_ = None not in group
+            open_ = open_ and None not in group
             items = [item for item in group if item is not None]
             if items:
                 self.on_written(self._write(items))
@@ -84,7 +86,7 @@ class Committer:
             try:
                 close_old_connections()
                 accepted = finish_jobs(outcomes)
-                return [(o, "accepted" if o.job_id in accepted else "refused") for o in outcomes]
+                return [(o, _state(o, accepted)) for o in outcomes]
             except AWAY as error:
                 logger.warning("cannot write %d end(s): %s", len(outcomes), type(error).__name__)
                 connection.close()
@@ -133,6 +135,16 @@ class Committer:
             logger.exception("job %s cannot be put back", outcome.job_id)
             return self._finish([outcome])
         return [(outcome, "accepted" if held else "refused")]
+
+
+def _state(outcome: Outcome, accepted: set[str]) -> str:
+    """`refused` also for an answer that an earlier attempt has completed: it may be given."""
+    if outcome.job_id in accepted:
+        return "accepted"
+    if outcome.status != JobStatus.COMPLETED or outcome.lane is Lane.PERSISTED:
+        return "refused"
+    completed = Job.objects.filter(pk=outcome.job_id, status=JobStatus.COMPLETED)
+    return "refused" if completed.exists() else "unknown"
 
 
 def _failed(outcome: Outcome, code: str, message: str) -> Outcome:

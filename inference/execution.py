@@ -36,13 +36,14 @@ from jobs.events import queue_signals
 from jobs.link import Frame, Link
 from jobs.models import Job
 from jobs.models import Runner as RunnerRow
-from jobs.services import Outcome, claim_jobs, claim_suspect, release_jobs, suspect_waits
+from jobs.services import Outcome, claim_jobs, claim_suspects, release_jobs, suspect_waits
 
 logger = logging.getLogger(__name__)
 
 POLL_SECONDS = 1.0
 TICK_SECONDS = 0.25
 MAX_WAITING = 4_000
+SMALL_REQUEST = 20_000  # characters
 MAX_DONE = 20_000
 MAX_FINALS = 500
 # Cancelled by us, not by the caller: the error on the Job.
@@ -88,6 +89,14 @@ class Work:
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
 
 
+def _size_of(request: dict[str, Any]) -> int:
+    """Characters of a request's messages, or of what else it holds."""
+    messages = request.get("messages")
+    if isinstance(messages, list):
+        return sum(len(str(message.get("content", ""))) for message in messages)
+    return len(str(request))
+
+
 class RunnerHost:
     """Runs until told to stop, drained or fenced."""
 
@@ -101,7 +110,9 @@ class RunnerHost:
         self.work: dict[str, Work] = {}
         self.waiting: deque[Work] = deque()
         self.running = 0
-        self.exclusive: str = ""  # "", "wanted" (a suspect waits for an empty engine) or "running"
+        self.exclusive: str = ""  # "", "wanted" (suspects wait for an empty engine) or "running"
+        self.suspects_since = 0.0
+        self.suspects_after = 0.0
         self.is_draining = False
         self.drain_until = float("inf")
         # Requests that come again are not run again; the latest ones' last words are kept.
@@ -121,6 +132,7 @@ class RunnerHost:
         self.wake = asyncio.Event()
         self.stopped = asyncio.Event()
         self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
+        self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written), self.keeper.abort
         )
@@ -144,6 +156,7 @@ class RunnerHost:
         await self.link.close()
         self.runner.unload()
         self.database.shutdown()
+        self.preparing.shutdown(wait=False, cancel_futures=True)
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
@@ -163,7 +176,10 @@ class RunnerHost:
     async def _listen(self) -> None:
         async for sender, batch in self.link.receive():
             for frame in batch:
-                self._take_frame(sender, frame)
+                try:
+                    self._take_frame(sender, frame)
+                except Exception:  # one odd frame must not end the others' answers
+                    logger.exception("a frame of a web process could not be taken")
             self._admit()
 
     def _take_frame(self, sender: str, frame: Frame) -> None:
@@ -187,7 +203,8 @@ class RunnerHost:
             return
         if job_id in self.done:
             if (final := self.finals.get(job_id)) is not None:
-                self.link.put(sender, final)
+                kind, _, _, *rest = final
+                self.link.put(sender, [kind, job_id, attempt, *rest])
             return
         who = request["who"]
         work = Work(
@@ -250,9 +267,11 @@ class RunnerHost:
             return
         moment = timezone.now()
         queue_id = self.spec.queue_id
-        if await self._in_database(suspect_waits, queue_id=queue_id, now=moment):
+        if time.monotonic() >= self.suspects_after and await self._in_database(
+            suspect_waits, queue_id=queue_id, now=moment
+        ):
             self.exclusive = "wanted"
-            await self._claim_suspect(moment)
+            await self._claim_suspects(moment)
             return
         self.exclusive = ""
         free = self.row.capacity - self.running - len(self.waiting)
@@ -269,20 +288,33 @@ class RunnerHost:
         elif self.waiting:
             self._admit()
 
-    async def _claim_suspect(self, moment: datetime) -> None:
+    async def _claim_suspects(self, moment: datetime) -> None:
         if self.running:
             return
-        job = await self._in_database(
-            claim_suspect, runner_id=self.row.pk, queue_id=self.spec.queue_id, now=moment
+        jobs = await self._in_database(
+            claim_suspects,
+            runner_id=self.row.pk,
+            queue_id=self.spec.queue_id,
+            free=self.row.capacity,
+            now=moment,
         )
-        if job is None:
+        if not jobs:
             self.exclusive = ""
             self._admit()
             return
-        work = self._claimed(job)
-        work.is_suspect = True
         self.exclusive = "running"
-        self._submit(work)
+        self.suspects_since = time.monotonic()
+        for job in jobs:
+            work = self._claimed(job)
+            work.is_suspect = True
+            self._submit(work)
+
+    def _end_suspects(self) -> None:
+        """Others have the engine for as long as the suspects had it."""
+        self.exclusive = ""
+        now = time.monotonic()
+        self.suspects_after = 2 * now - self.suspects_since
+        self.wake.set()
 
     def _claimed(self, job: Job) -> Work:
         work = Work(
@@ -328,17 +360,32 @@ class RunnerHost:
     def _submit(self, work: Work) -> None:
         self.running += 1
         work.submitted = time.monotonic()
+        if _size_of(work.request) <= SMALL_REQUEST:
+            self._prepare(work)
+            return
+        # Tokenising a long text here would hold up every stream of this Runner.
+        done = self.loop.run_in_executor(self.preparing, self._prepare, work)
+        done.add_done_callback(lambda _: self._was_prepared(work))
+
+    def _was_prepared(self, work: Work) -> None:
+        if work.cancelled is not None and not work.is_ended:
+            self.runner.cancel(work.job_id)  # the engine did not know it when it was cancelled
+
+    def _prepare(self, work: Work) -> None:
+        """Hand it to the engine; whatever that refuses ends this request only."""
+        refusal = None
         try:
             self.runner.submit(work.job_id, work.task, self._runner_input(work), salt=work.salt)
         except base.InvalidInput as error:
-            self._fail(work, error.code, str(error), param=error.param)
+            refusal = base.Failed(work.job_id, error.code, str(error), param=error.param)
         except base.Busy as error:
-            self._fail(work, error.code, str(error), retryable=True, charged=False)
+            refusal = base.Failed(work.job_id, error.code, str(error), retryable=True)
         except Exception:  # the runner's edge: one request must not end the others
             logger.exception("a request could not be submitted")
-            self._fail(
-                work, "worker_error", "The model runner failed on this request", charged=False
-            )
+            message = "The model runner failed on this request"
+            refusal = base.Failed(work.job_id, "worker_error", message)
+        if refusal is not None:
+            self._from_thread(self._on_events, [refusal])
 
     @staticmethod
     def _runner_input(work: Work) -> dict[str, Any]:
@@ -458,9 +505,9 @@ class RunnerHost:
         self._say_last(work, [frames.AWAY, work.job_id, work.attempt])
 
     def _drop(self, work: Work) -> None:
-        """Somebody else ends it."""
+        """Somebody else ends it; should it come back, it is run."""
         self._stop(work)
-        self._forget(work)
+        self.work.pop(work.job_id, None)
 
     def _say_last(self, work: Work, final: Frame) -> None:
         assert work.reply is not None  # noqa: S101 - it is interactive
@@ -518,9 +565,8 @@ class RunnerHost:
         work.is_ended = True
         if work.submitted is not None:
             self.running -= 1
-        if work.is_suspect:
-            self.exclusive = ""
-            self.wake.set()
+        if work.is_suspect and not self.running:
+            self._end_suspects()
         if (work.is_claimed and not self.waiting) or (self.exclusive and not self.running):
             self.wake.set()
 
@@ -575,7 +621,8 @@ class RunnerHost:
         if work.submitted is not None:
             self.runner.cancel(work.job_id)
             return
-        self.waiting.remove(work)
+        with contextlib.suppress(ValueError):  # just taken out to be begun
+            self.waiting.remove(work)
         if reason == frames.MOVED:
             self._drop(work)
         elif reason == frames.LEFT:
@@ -586,14 +633,17 @@ class RunnerHost:
     # -- watching -----------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        last_beat = 0.0
+        last_beat, last_tick, judge_after = 0.0, time.monotonic(), 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
+            if now - last_tick > BEAT_SECONDS:
+                judge_after = now + BEAT_SECONDS  # it was we who were away: hear the others first
+            last_tick = now
             if now - last_beat >= BEAT_SECONDS:
                 last_beat = now
                 self._beat()
-            self._watch_work(now)
+            self._watch_work(now, may_judge=now >= judge_after)
             self._watch_orders(now)
 
     def _beat(self) -> None:
@@ -604,12 +654,13 @@ class RunnerHost:
         for channel, works in working.items():
             self.link.put(channel, [frames.BEAT, works])
 
-    def _watch_work(self, now: float) -> None:
+    def _watch_work(self, now: float, *, may_judge: bool) -> None:
         for work in list(self.work.values()):
             if work.is_ended:
                 continue
             if (
-                work.reply is not None
+                may_judge
+                and work.reply is not None
                 and self.link.silent_for(work.reply, work.arrived) > SILENCE_SECONDS
             ):
                 self._cancel(work, frames.LOST)

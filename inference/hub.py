@@ -88,7 +88,9 @@ class Exchange:
     job_id: str
     request: dict[str, Any]
     runner: LiveRunner | None = None
-    tried: set[str] = field(default_factory=set)
+    tried: dict[str, float] = field(default_factory=dict)
+    """Runners that were given up, and when; one that comes back may be asked again."""
+    frozen_until: float | None = None
     attempt: int = 0
     deaths: int = 0
     """How many Runners died with it: it may be what kills them."""
@@ -184,12 +186,15 @@ class Hub:
     async def _send_somewhere(self, exchange: Exchange, model: Model, deadline: float) -> None:
         """Send it to a Runner that was not tried; wait for one that is loaded."""
         asked = False
-        frozen_until = time.monotonic() + FROZEN_SECONDS
+        if exchange.frozen_until is None:
+            exchange.frozen_until = time.monotonic() + FROZEN_SECONDS
         while True:
             runners = (await self.catalog()).runners.get(model.queue_id, [])
             untried = [runner for runner in runners if runner.channel not in exchange.tried]
-            if untried:
-                self._send(exchange, self._least_busy(untried))
+            before = time.monotonic() - BEAT_SECONDS
+            again = [r for r in runners if exchange.tried.get(r.channel, before) < before]
+            if untried or again:
+                self._send(exchange, self._least_busy(untried or again))
                 return
             if not runners and not asked:
                 asked = True
@@ -200,7 +205,7 @@ class Hub:
                         retry_after=30,
                     )
             moment = time.monotonic()
-            if moment > deadline or (runners and moment > frozen_until):
+            if moment > deadline or (runners and moment > exchange.frozen_until):
                 state = "does not answer" if runners else "is still warming up"
                 raise errors.Unavailable(
                     f"The model '{model.model_id}' {state}",
@@ -214,7 +219,6 @@ class Hub:
 
     def _send(self, exchange: Exchange, runner: LiveRunner) -> None:
         exchange.runner = runner
-        exchange.tried.add(runner.channel)
         exchange.attempt += 1
         exchange.sent_at = time.monotonic()
         exchange.is_acknowledged = False
@@ -278,8 +282,16 @@ class Hub:
         self._detach(exchange, frames.LOST)
         exchange.push(error)
 
+    def end(self, job_id: str, error: Exception) -> None:
+        """End a request from this side; what it has produced is charged."""
+        if (exchange := self.exchanges.get(job_id)) is not None:
+            self._detach(exchange, frames.LEFT)
+            exchange.push(error)
+
     def _move(self, exchange: Exchange) -> None:
         """Give up on its Runner; the waiting request asks another."""
+        if exchange.runner is not None:
+            exchange.tried[exchange.runner.channel] = time.monotonic()
         self._detach(exchange, frames.MOVED)
         exchange.push(Again())
 
@@ -370,8 +382,15 @@ class Hub:
             await asyncio.sleep(BEAT_SECONDS)
 
     async def _watch(self) -> None:
+        last_tick, judge_after = time.monotonic(), 0.0
         while True:
             await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            if now - last_tick > BEAT_SECONDS:
+                judge_after = now + BEAT_SECONDS  # it was we who were away: hear the others first
+            last_tick = now
+            if now < judge_after:
+                continue
             try:
                 self._watch_exchanges()
             except Exception:  # watching must go on

@@ -162,7 +162,7 @@ def organizations_waiting(queue_id: str) -> list[int]:
 def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
     """Up to `free` Jobs for a Runner: fewest running organization first, then priority, then age.
 
-    A Job that crashed a Runner before is never among them: see `claim_suspect`. A fenced Runner
+    A Job that crashed a Runner before is never among them: see `claim_suspects`. A fenced Runner
     gets nothing; its next heartbeat tells it why.
     """
     if free <= 0:
@@ -193,15 +193,19 @@ def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> li
         return _take(claimed, runner_id=runner_id, now=now)
 
 
-def claim_suspect(*, runner_id: int, queue_id: str, now: datetime) -> Job | None:
-    """One Job that crashed a Runner before; the caller must run it alone."""
+def claim_suspects(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
+    """Jobs that were held by a Runner when it crashed; the caller must run nothing beside them.
+
+    Those of one crash come together, up to `free`: most of them are innocent, and one more run
+    finds that out for all. Whatever crashed a Runner twice comes alone.
+    """
     with transaction.atomic():
         if not _holds_lease(runner_id):
-            return None
-        rows = _lock_pending(queue_id, now).filter(crashes__gt=0)
-        taken = list(rows[:1].values_list("pk", flat=True))
-        jobs = _take(taken, runner_id=runner_id, now=now)
-    return jobs[0] if jobs else None
+            return []
+        rows = _lock_pending(queue_id, now)
+        taken = list(rows.filter(crashes=1)[:free].values_list("pk", flat=True))
+        taken = taken or list(rows.filter(crashes__gt=1)[:1].values_list("pk", flat=True))
+        return _take(taken, runner_id=runner_id, now=now)
 
 
 def _holds_lease(runner_id: int) -> bool:
@@ -211,7 +215,7 @@ def _holds_lease(runner_id: int) -> bool:
 
 
 def suspect_waits(*, queue_id: str, now: datetime) -> bool:
-    """Whether a Job that must run alone is due."""
+    """Whether a Job that crashed a Runner before is due."""
     return Job.objects.filter(
         _due(now), queue_id=queue_id, status=JobStatus.PENDING, crashes__gt=0
     ).exists()

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from jobs.enums import RunnerState
 from jobs.models import Runner
-from jobs.services import claim_jobs, claim_suspect, suspect_waits
+from jobs.services import claim_jobs, claim_suspectss, suspect_waits
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import QUEUE, make_job, make_runner, make_running_job
 
@@ -102,9 +102,9 @@ def test_a_suspect_is_never_claimed_with_others():
 
     assert claim(runner, free=5) == [other]
     assert suspect_waits(queue_id=QUEUE, now=now)
-    assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now) == suspect
+    assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now) == [suspect]
     assert not suspect_waits(queue_id=QUEUE, now=now)
-    assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now) is None
+    assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now) == []
 
 
 def test_an_innocent_job_is_no_suspect():
@@ -112,7 +112,18 @@ def test_an_innocent_job_is_no_suspect():
     runner, now = make_runner(), timezone.now()
 
     assert not suspect_waits(queue_id=QUEUE, now=now)
-    assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now) is None
+    assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now) == []
+
+
+def test_suspects_of_one_crash_run_together_and_repeated_ones_alone():
+    runner, now = make_runner(), timezone.now()
+    once = [make_job(crashes=1), make_job(crashes=1)]
+    twice = [make_job(crashes=2), make_job(crashes=2)]
+    claim = {"runner_id": runner.pk, "queue_id": QUEUE, "free": 8, "now": now}
+
+    assert claim_suspects(**claim) == once
+    assert claim_suspects(**claim) == twice[:1]
+    assert claim_suspects(**claim) == twice[1:]
 
 
 @pytest.mark.parametrize("state", [RunnerState.DEAD, RunnerState.STOPPED])
@@ -121,7 +132,7 @@ def test_a_fenced_runner_claims_nothing(state):
     Runner.objects.filter(pk=runner.pk).update(state=state)
 
     assert claim(runner) == []
-    assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now) is None
+    assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now) == []
 
     for untouched in (job, suspect):
         untouched.refresh_from_db()

@@ -22,7 +22,7 @@ from jobs.services import (
     cancel_job,
     checkpoint_units,
     claim_jobs,
-    claim_suspect,
+    claim_suspects,
     finish_jobs,
     retry_job,
     submit_job,
@@ -153,8 +153,8 @@ def work(runner, chance, submitter) -> None:
         now = timezone.now()
         submit(submitter)
         jobs = claim_jobs(runner_id=runner.pk, queue_id=QUEUE, free=4, now=now)
-        suspect = claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now)
-        outcomes = [make_outcome(job) for job in [*jobs, *([suspect] if suspect else [])]]
+        suspects = claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now)
+        outcomes = [make_outcome(job) for job in [*jobs, *suspects]]
         chance.shuffle(outcomes)
         checkpoint_units(runner_id=runner.pk, units={o.job_id: {"images": 1} for o in outcomes})
         for outcome in outcomes[:1]:

@@ -11,7 +11,7 @@ from jobs import services
 from jobs.enums import JobStatus
 from jobs.leases import ago, sweep
 from jobs.models import Job, Runner
-from jobs.services import cancel_job, claim_jobs, claim_suspect, finish_jobs, submit_job
+from jobs.services import cancel_job, claim_jobs, claim_suspects, finish_jobs, submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import (
     MODEL,
@@ -49,11 +49,13 @@ def history(monkeypatch) -> list[str]:
     assert sweep().requeued == 1
     finish_jobs([late])
     found += violations()
-    again = claim_suspect(runner_id=other.pk, queue_id=QUEUE, now=start + timedelta(minutes=1))
+    again = claim_suspects(
+        free=1, runner_id=other.pk, queue_id=QUEUE, now=start + timedelta(minutes=1)
+    )
     finish_jobs([late])
     found += violations()
-    if again is not None:
-        finish_jobs([make_outcome(again)])
+    if again:
+        finish_jobs([make_outcome(again[0])])
     finish_jobs([late])
     found += violations()
 

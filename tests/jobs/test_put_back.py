@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from jobs import events
 from jobs.enums import JobStatus
-from jobs.services import claim_jobs, claim_suspect, finish_jobs, release_jobs, retry_job
+from jobs.services import claim_jobs, claim_suspectss, finish_jobs, release_jobs, retry_job
 from tests.factories.jobs import (
     QUEUE,
     make_job,
@@ -149,13 +149,13 @@ def test_a_poison_job_ends_after_three_crashes():
         if crash == 0:
             assert claim_jobs(runner_id=runner.pk, queue_id=QUEUE, free=1, now=now) == [job]
         else:
-            assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=now) == job
+            assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=now) == [job]
         release_jobs(runner_id=runner.pk, crashed=True)
 
     job.refresh_from_db()
     assert (job.status, job.attempts, job.error["code"]) == ("failed", 3, "worker_crashed")
     assert UsageRecord.objects.count() == 1
-    assert claim_suspect(runner_id=runner.pk, queue_id=QUEUE, now=timezone.now()) is None
+    assert claim_suspects(free=1, runner_id=runner.pk, queue_id=QUEUE, now=timezone.now()) == []
 
 
 def test_a_frozen_runner_that_comes_back_finishes_nothing():
@@ -164,7 +164,7 @@ def test_a_frozen_runner_that_comes_back_finishes_nothing():
     (job,) = claim_jobs(runner_id=frozen.pk, queue_id=QUEUE, free=1, now=now)
     late = make_outcome(job, result={"text": "late"})
     release_jobs(runner_id=frozen.pk, crashed=True)
-    again = claim_suspect(runner_id=other.pk, queue_id=QUEUE, now=now)
+    (again,) = claim_suspects(free=1, runner_id=other.pk, queue_id=QUEUE, now=now)
 
     assert finish_jobs([late]) == set()
     assert finish_jobs([make_outcome(again)]) == {str(job.pk)}

@@ -31,7 +31,7 @@ from jobs.services import (
     cancel_job,
     checkpoint_units,
     claim_jobs,
-    claim_suspect,
+    claim_suspects,
     finish_jobs,
     retry_job,
     submit_job,
@@ -157,9 +157,9 @@ class JobHistory(RuleBasedStateMachine):
     @rule(index=RUNNERS)
     def claim_a_suspect(self, index):
         runner, due = self.runners[index].pk, self.claimable(suspects=True)
-        job = claim_suspect(runner_id=runner, queue_id=QUEUE, now=self.now)
-        assert (job is not None) == bool(due)
-        if job is not None:
+        jobs = claim_suspects(free=1, runner_id=runner, queue_id=QUEUE, now=self.now)
+        assert bool(jobs) == bool(due)
+        for job in jobs:
             assert job.pk in due
             self.claimed([job], runner)
 
