@@ -56,11 +56,12 @@ def chaos(world: World, plan: Plan) -> list[str]:
     began = time.monotonic()
     stop = threading.Event()
     keeper = threading.Thread(target=_supervise, args=(world, stop), daemon=True)
-    nemesis = threading.Thread(target=_nemesis, args=(world, plan, chance.random()), daemon=True)
     keeper.start()
-    nemesis.start()
-    _load(world, plan, keys, random.Random(chance.random()), began)
-    nemesis.join()
+    with ThreadPoolExecutor(1) as loading:
+        load = loading.submit(_load, world, plan, keys, random.Random(chance.random()), began)
+        # Here, because a server started by a thread would end with that thread.
+        _nemesis(world, plan, chance.random())
+        load.result()
     loaded = time.monotonic()
     world.quiet(90)
     stop.set()

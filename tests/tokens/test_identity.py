@@ -12,7 +12,6 @@ from django.utils import timezone
 from accounts.models import Membership, Organization, OrganizationStatus, Role
 from casola_site.core import redis
 from casola_site.core.errors import AuthenticationFailed
-from tests import servers
 from tests.factories.accounts import make_member, make_organization, make_plan
 from tests.factories.tokens import make_token
 from tests.threads import at_once
@@ -53,15 +52,6 @@ class Process:
 @pytest.fixture
 def processes(monkeypatch):
     return Process(monkeypatch), Process(monkeypatch)
-
-
-@pytest.fixture
-def own_redis(settings):
-    with servers.redis() as server:
-        settings.REDIS_URL = server.url
-        redis.client.cache_clear()
-        yield server
-    redis.client.cache_clear()
 
 
 def test_an_identity_says_what_the_rows_say(processes):
