@@ -335,6 +335,7 @@ def test_requests_that_wait_together_share_round_trips_and_are_all_counted():
 
         trips._send = counted
         decisions = await asyncio.gather(*(admit_async(identity, API) for _ in range(80)))
+        await redis.async_client().aclose()
         return sizes, [decision.admitted for decision in decisions]
 
     sizes, admitted = asyncio.run(run())
@@ -351,7 +352,9 @@ def test_a_restarted_redis_is_given_the_script_again():
     async def run():
         await admit_async(identity, API)
         redis.client().script_flush()
-        return await admit_async(identity, API)
+        decision = await admit_async(identity, API)
+        await redis.async_client().aclose()
+        return decision
 
     assert asyncio.run(run()).remaining == 3
     assert member_count(identity) == 2
@@ -364,7 +367,9 @@ def test_a_caller_who_leaves_does_not_disturb_the_others():
         tasks = [asyncio.create_task(admit_async(identity, API)) for _ in range(10)]
         await asyncio.sleep(0)
         tasks[3].cancel()
-        return await asyncio.gather(*tasks, return_exceptions=True)
+        answers = await asyncio.gather(*tasks, return_exceptions=True)
+        await redis.async_client().aclose()
+        return answers
 
     answers = asyncio.run(run())
 
