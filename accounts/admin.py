@@ -48,7 +48,7 @@ class OrganizationAdmin(ReadOnlyAdmin):
             super()
             .get_queryset(request)
             .annotate(
-                member_count=Count("memberships"),
+                member_count=Count("memberships", distinct=True),
                 owner_email=Subquery(owner.values("user__email")[:1]),
             )
         )

@@ -20,8 +20,8 @@ from django.db import transaction
 from django.db.models import Max, Q
 from django.db.models.functions import Now
 
-from casola_site.core import queue
-from inference import hosting, processes
+from casola_site.core import processes, queue
+from inference import hosting
 from inference.devices import DeviceMemory
 from inference.enums import PlacementState
 from inference.models import Placement

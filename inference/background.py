@@ -9,7 +9,7 @@ from typing import Any
 
 from django.conf import settings
 
-from inference import processes
+from casola_site.core import processes
 from inference.execution import RunnerHost
 from inference.keeper import Keeper
 from inference.models import ModelSpec, Placement

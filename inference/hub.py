@@ -110,6 +110,14 @@ class Exchange:
         self.ready.set()
 
 
+def _joined(first: Text, pieces: deque[Any]) -> Text:
+    """Texts that piled up while this process was busy go out as one."""
+    texts = [first.text]
+    while pieces and isinstance(pieces[0], Text):
+        texts.append(pieces.popleft().text)
+    return Text("".join(texts))
+
+
 class Hub:
     """All interactive requests of this process."""
 
@@ -234,7 +242,10 @@ class Hub:
                 return errors.Timeout(
                     headers={"x-should-retry": "false"}, extra={"request_id": exchange.job_id}
                 )
-        return exchange.pieces.popleft()
+        piece = exchange.pieces.popleft()
+        if isinstance(piece, Text) and exchange.pieces:
+            return _joined(piece, exchange.pieces)
+        return piece
 
     # -- ending -------------------------------------------------------------------------------
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import mmap
 import struct
 
-from inference.processes import is_running
+from casola_site.core.processes import is_running
 
 CELL = struct.Struct("=II")  # pid, busy
 

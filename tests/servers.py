@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from casola_site.core.processes import die_with_parent
+from casola_site.core.processes import dying_with_caller
 
 FOLDER_PREFIX = "casola-servers-"
 # Below the range from which the kernel takes ports for outgoing connections.
@@ -317,7 +317,7 @@ class PostgresServer:
             self.process = subprocess.Popen(
                 arguments, cwd=self.root, env=self._environment(), stdin=subprocess.DEVNULL,
                 stdout=log, stderr=log, process_group=0,
-                preexec_fn=die_with_parent(signal.SIGQUIT), **self._identity(),
+                preexec_fn=dying_with_caller(signal.SIGQUIT), **self._identity(),
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:
@@ -441,7 +441,7 @@ class RedisServer:
         with (self.root / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 arguments, cwd=self.root, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                process_group=0, preexec_fn=die_with_parent(signal.SIGKILL),
+                process_group=0, preexec_fn=dying_with_caller(signal.SIGKILL),
             )  # fmt: skip
         deadline = time.monotonic() + START_TIMEOUT
         while time.monotonic() < deadline:

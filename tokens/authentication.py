@@ -26,7 +26,7 @@ def refuse(address: str) -> Exception:
 def check_address(identity: Identity, address: str) -> None:
     """Raise AuthenticationFailed when the token's IP allow-list does not hold the address."""
     if identity.allowed_ips is not None and not address_in(address, identity.allowed_ips):
-        raise AuthenticationFailed("This token may not be used from this address")
+        raise AuthenticationFailed
 
 
 class TokenAuthentication(BaseAuthentication):
@@ -40,9 +40,9 @@ class TokenAuthentication(BaseAuthentication):
             identity = identities.cached(digest)
             if identity is None or not self._is_current(identity):
                 identity = identities.load(digest)
+            check_address(identity, address)
         except AuthenticationFailed:
             raise refuse(address) from None
-        check_address(identity, address)
         request._request.identity = identity
         return identity, identity
 

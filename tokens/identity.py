@@ -154,7 +154,7 @@ def _read(digest: str, stamp: str) -> Identity:
     if organization.status != OrganizationStatus.ACTIVE:
         raise AuthenticationFailed
     scopes = closure(token.scopes)
-    if token.created_by_id is not None and not token.is_service_account:
+    if not token.is_service_account:  # a member's: worth what the member's role is worth today
         scopes &= role_scopes(organization, token.created_by_id)
     if not scopes:
         raise AuthenticationFailed
@@ -179,7 +179,7 @@ def _read(digest: str, stamp: str) -> Identity:
     )
 
 
-def role_scopes(organization: Organization, user_id: int) -> frozenset[Scope]:
+def role_scopes(organization: Organization, user_id: int | None) -> frozenset[Scope]:
     """What the user's present role in the Organization allows; nothing for a stranger."""
     membership = Membership.objects.filter(
         organization=organization, user_id=user_id, user__is_active=True

@@ -13,9 +13,9 @@ from tokens.identity import Identity
 def check_scope(identity: Identity, view: Any, method: str) -> None:
     """Raise InsufficientScope unless the identity holds what `view.required_scopes` names.
 
-    A method the view does not declare needs no scope: it ends as 405.
+    HEAD needs what GET needs. A method the view does not declare needs no scope: it ends as 405.
     """
-    scope = view.required_scopes.get(method)
+    scope = view.required_scopes.get("GET" if method == "HEAD" else method)
     if scope is not None and scope not in identity.scopes:
         raise InsufficientScope(scope)
 

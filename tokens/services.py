@@ -127,6 +127,7 @@ def issue_token(
     token = ApiToken.objects.create(
         organization=organization,
         created_by=created_by,
+        is_service_account=created_by is None,
         name=name,
         description=description,
         hash=keys.digest(secret),

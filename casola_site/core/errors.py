@@ -254,6 +254,7 @@ RUNNER_STATUS = {
     "worker_error": WorkerError,
     "worker_crashed": WorkerError,
     "model_unavailable": Unavailable,
+    "service_unavailable": Unavailable,
     "timeout": Timeout,
 }
 

@@ -25,7 +25,7 @@ import time
 from pathlib import Path
 from urllib.parse import quote
 
-from casola_site.core.processes import die_with_parent
+from casola_site.core.processes import dying_with_caller
 
 # sockaddr_un holds 108 bytes, the last of them zero.
 MAX_SOCKET_PATH = 107
@@ -134,7 +134,7 @@ class PrivateRedis:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             process_group=0,
-            preexec_fn=die_with_parent(signal.SIGTERM),
+            preexec_fn=dying_with_caller(signal.SIGTERM),
         )
         try:
             self.wait_until_ready()

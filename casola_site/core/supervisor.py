@@ -31,7 +31,7 @@ from typing import BinaryIO, TextIO
 
 import psutil
 
-from casola_site.core.processes import adopt_orphans, die_with_parent
+from casola_site.core.processes import adopt_orphans, dying_with_caller
 
 FIRST_BACKOFF = 0.5
 LONGEST_BACKOFF = 10.0
@@ -267,7 +267,7 @@ class Supervisor:
                 stderr=write_end,
                 env=environment,
                 process_group=0,
-                preexec_fn=die_with_parent(signal.SIGTERM),
+                preexec_fn=dying_with_caller(signal.SIGTERM),
             )
         except OSError as error:
             os.close(read_end)

@@ -1,7 +1,6 @@
 """Keeps the web processes running: one listening socket, N fresh processes, restarts, one end."""
 
 import contextlib
-import ctypes
 import os
 import select
 import signal
@@ -13,7 +12,6 @@ from time import monotonic
 
 BACKLOG = 2048
 SEND_BUFFER = 256 * 1024
-_PR_SET_PDEATHSIG = 1
 _HEALTHY_SECONDS = 10.0
 _FAILED_STARTS = 5
 _FIRST_DELAY = 0.1
@@ -46,13 +44,6 @@ def listen(host: str, port: int) -> socket.socket:
         listening.close()
         raise PortTakenError(f"Cannot listen on {host} port {port}: {error.strerror}.") from error
     return listening
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when ``parent`` ends, also if it has already ended."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 @dataclass

@@ -19,6 +19,7 @@ from channels.exceptions import StopConsumer
 from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
+from casola_site.core.guard.rules import draining
 from casola_site.core.network import client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
@@ -63,15 +64,20 @@ class InteractiveConsumer(AsyncConsumer):
         self.size = 0
         self.task: asyncio.Task[None] | None = None
         self.decision: Decision | None = None
+        self.call: Call | None = None
         self.has_begun = False
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Take messages one by one: without a channel layer there is nothing to wait for beside."""
         self.scope = scope
         self.base_send = send
-        with contextlib.suppress(StopConsumer):
-            while True:
-                await self.dispatch(await receive())
+        try:
+            with contextlib.suppress(StopConsumer):
+                while True:
+                    await self.dispatch(await receive())
+        except asyncio.CancelledError:
+            await self._cut_off()
+            raise
 
     async def dispatch(self, message: dict[str, Any]) -> None:
         """No database connection belongs to this task, so there is none to look after."""
@@ -99,6 +105,18 @@ class InteractiveConsumer(AsyncConsumer):
             await asyncio.gather(self.task, return_exceptions=True)
         raise StopConsumer
 
+    async def _cut_off(self) -> None:
+        """The server ends the request: a stream says so, and the work does not go on unseen."""
+        if self.task is None or self.task.done():
+            return
+        if draining():
+            # The process is about to end. The Runner sees that, and charges nothing for it.
+            if self.has_begun:
+                await self._send(self.view.stream_error(errors.Unavailable()), more=False)
+            return
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+
     async def _handle(self) -> None:
         try:
             await self._answer()
@@ -118,7 +136,7 @@ class InteractiveConsumer(AsyncConsumer):
             content_type = headers.get(b"content-type", b"").decode("latin-1")
             data = json_object(b"".join(self.body), content_type)
         self.body = []
-        call = await self.view.prepare(hub(), identity, data)
+        self.call = call = await self.view.prepare(hub(), identity, data)
         if call.body.get("stream"):
             await self._stream(call)
         else:
@@ -179,7 +197,8 @@ class InteractiveConsumer(AsyncConsumer):
             await self._send(self.view.stream_error(error), more=False)
             return
         body = json.dumps(errors.body_for(error, self.view.error_format)).encode()
-        await self._respond(error.status, body, error.headers)
+        headers = self.call.headers() if self.call is not None else {}
+        await self._respond(error.status, body, {**headers, **error.headers})
 
     async def _begin(self, status: int, headers: dict[str, str]) -> None:
         self.has_begun = True

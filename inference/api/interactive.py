@@ -41,6 +41,8 @@ class Call:
     created: float = field(default_factory=time.time)
     started: Started | None = None
     finished: Finished | None = None
+    around_text: tuple[bytes, bytes] | None = None
+    """What each chunk of a stream has before and after its text, once the surface has made it."""
 
     def headers(self) -> dict[str, str]:
         """What every inference answer carries."""

@@ -10,8 +10,9 @@ from tokens.models import ApiToken
 
 
 def make_token(*, organization: Organization | None = None, **columns) -> tuple[ApiToken, str]:
-    """A token of nobody in particular with `user:write`, and its secret."""
+    """A service account's token, unless `created_by` is given, with `user:write`, and its secret."""
     secret = keys.new_secret()
+    columns.setdefault("is_service_account", columns.get("created_by") is None)
     token = ApiToken.objects.create(
         organization=organization or make_organization(),
         hash=keys.digest(secret),

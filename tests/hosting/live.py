@@ -21,27 +21,18 @@ from django.utils import timezone
 from django_q.models import OrmQ
 from django_q.signing import SignedPackage
 
-from inference import processes
+from casola_site.core import processes
+from inference import node_lock
 from inference.enums import PlacementState
 from inference.models import ModelSpec, Placement
 from jobs.enums import HOLDS_LEASE, RunnerState
 from jobs.models import Runner
+from tests.waiting import until
 
 ALIAS = "live"
 NODE = "test"
 CLUSTER = f"gpu-{NODE}"
 REPOSITORY = Path(settings.BASE_DIR)
-
-
-def until(condition: Callable[[], Any], seconds: float, what: str = "") -> Any:
-    """Poll until the condition gives something true and return that; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while True:
-        if value := condition():
-            return value
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds} s: {what or condition}")
-        time.sleep(0.05)
 
 
 def took(condition: Callable[[], Any], seconds: float, what: str = "") -> float:
@@ -58,7 +49,7 @@ class World:
         self.var_dir = var_dir
         self.environment = {
             **{
-                k: v for k, v in os.environ.items() if k not in {"Q_CLUSTER_NAME", processes.MARKER}
+                k: v for k, v in os.environ.items() if k not in {"Q_CLUSTER_NAME", node_lock.MARKER}
             },
             "VAR_DIR": str(var_dir),
             "DATABASE_URL": database_url,
@@ -180,7 +171,7 @@ class QNode:
 
     def family(self) -> list[int]:
         """Every process of this start but the main one."""
-        found = processes.belonging(self.marker, self.lock) - {self.process.pid}
+        found = node_lock.belonging(self.marker, self.lock) - {self.process.pid}
         return sorted(pid for pid in found if processes.is_running(pid))
 
     def sentinel(self) -> psutil.Process:
@@ -215,7 +206,7 @@ class QNode:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(5)
-        processes.kill_belonging(self.marker, self.lock)
+        node_lock.kill_belonging(self.marker, self.lock)
 
     def text(self) -> str:
         return self.log.read_text()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from django.conf import settings
 
-from inference import processes, stopping
+from casola_site.core import processes
+from inference import stopping
 from inference.enums import PlacementState
 from inference.models import Placement
 from jobs import leases

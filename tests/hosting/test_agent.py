@@ -10,8 +10,8 @@ import sys
 import pytest
 from django_q.models import OrmQ
 
-from casola_site.core import queue
-from inference import hosting, processes
+from casola_site.core import processes, queue
+from inference import hosting
 from inference.agent import Agent
 from inference.devices import DeviceMemory
 from inference.enums import PlacementState
@@ -19,7 +19,7 @@ from inference.models import ModelSpec, Node, Placement
 from jobs import leases
 from jobs.enums import RunnerState
 from jobs.models import Runner
-from tests.hosting.live import until
+from tests.waiting import until
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 MB = 1 << 20

@@ -11,8 +11,9 @@ from django.db import connection, connections
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from casola_site.core import processes
 from casola_site.core.clock import now
-from inference import hosting, processes
+from inference import hosting
 from inference.enums import Availability, PlacementState
 from inference.models import ModelSpec, Node, Placement
 from jobs import leases

@@ -10,16 +10,17 @@ import sys
 import psutil
 import pytest
 
-from inference import processes, stopping
+from casola_site.core import processes
+from inference import node_lock, stopping
 from inference.worker_board import WorkerBoard
-from tests.hosting.live import until
+from tests.waiting import until
 
 SLEEP = [sys.executable, "-c", "import time; time.sleep(60)"]
 
 
 @pytest.fixture
 def child():
-    process = subprocess.Popen(SLEEP, env={**os.environ, processes.MARKER: "mark"})
+    process = subprocess.Popen(SLEEP, env={**os.environ, node_lock.MARKER: "mark"})
     yield process
     process.kill()
     process.wait()
@@ -42,33 +43,33 @@ def test_the_start_is_that_of_the_kernel(child):
 
 
 def test_descendants_are_found_by_their_marker(child, tmp_path):
-    until(lambda: processes.belonging("mark", tmp_path / "x") == {child.pid}, 5)
-    assert processes.belonging("other", tmp_path / "x") == set()
-    assert processes.kill_belonging("mark", tmp_path / "x") == 0
+    until(lambda: node_lock.belonging("mark", tmp_path / "x") == {child.pid}, 5)
+    assert node_lock.belonging("other", tmp_path / "x") == set()
+    assert node_lock.kill_belonging("mark", tmp_path / "x") == 0
     assert child.wait(5) == -signal.SIGKILL
 
 
 def test_the_lock_refuses_while_the_holder_lives_and_ends_its_leftovers(tmp_path):
     path = tmp_path / "lock"
     code = (
-        "import os, sys, subprocess, time, pathlib; from inference import processes as p;"
+        "import os, sys, subprocess, time, pathlib; from inference import node_lock as p;"
         "lock = p.NodeLock(pathlib.Path(sys.argv[1])); lock.acquire(os.environ[p.MARKER]);"
         f"subprocess.Popen({SLEEP!r}, start_new_session=True); print('ready', flush=True); os.fork(); time.sleep(60)"
     )
     holder = subprocess.Popen(
         [sys.executable, "-c", code, str(path)],
-        env={**os.environ, processes.MARKER: "first"},
+        env={**os.environ, node_lock.MARKER: "first"},
         stdout=subprocess.PIPE,
     )
     assert holder.stdout.readline() == b"ready\n"
-    until(lambda: len(processes.belonging("first", path)) == 3, 5)
-    with pytest.raises(processes.AlreadyRunningError, match=str(holder.pid)):
-        processes.NodeLock(path).acquire("second")
+    until(lambda: len(node_lock.belonging("first", path)) == 3, 5)
+    with pytest.raises(node_lock.AlreadyRunningError, match=str(holder.pid)):
+        node_lock.NodeLock(path).acquire("second")
     assert holder.poll() is None
     holder.kill()
     holder.wait()
-    assert processes.NodeLock(path).acquire("second") == 2
-    assert processes.belonging("first", path) == set()
+    assert node_lock.NodeLock(path).acquire("second") == 2
+    assert node_lock.belonging("first", path) == set()
 
 
 def test_the_flag_is_shared_with_forked_processes():

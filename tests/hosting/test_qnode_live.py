@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from django.db import connections
 
-from casola_site.core import queue
-from inference import processes
+from casola_site.core import processes, queue
 from jobs.enums import RunnerState
-from tests.hosting.live import ALIAS, CLUSTER, World, took, until
+from tests.hosting.live import ALIAS, CLUSTER, World, took
+from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.sqlite]
 START = 20  # seconds a start may take on a loaded machine

@@ -9,80 +9,18 @@ import time
 import pytest
 import torch
 
-from inference.contracts.chat import Sampling
 from inference.runners.base import Busy, Delta, Ended, Failed, Started
-from inference.runners.generation import OPEN_RESERVE, Generation
-from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
+from inference.runners.generation import OPEN_RESERVE
 from inference.runners.text import DetokenizerFactory, TextStream
-from inference.runners.token_engine import EngineLimits, TokenEngine
+from tests.inference.engines import generation, started, tokens_of
 from tests.inference.recorder import Recorder
 from tests.inference.tiny_models import (
-    cache_for,
     expected_tokens,
     random_prompt,
-    slot_model,
     tiny_model,
     tiny_tokenizer,
 )
-
-
-class Numbers:
-    """Shows token ids as text, so that tests can compare tokens."""
-
-    def push(self, token):
-        return f"{token} "
-
-
-def generation(request_id, prompt, limit=20, *, stop=(), text=None, **settings):
-    extra = {key: settings.pop(key) for key in ("ignore_eos", "open_ended") if key in settings}
-    sampling = Sampling(**{"temperature": 0.0, **settings})
-    defaults = SamplingDefaults()
-    return Generation(
-        request_id=request_id,
-        prompt=prompt,
-        limit=limit,
-        choice=Choice(sampling, defaults),
-        text=text or TextStream(Numbers(), stop),
-        processors=penalties_for(sampling, defaults, prompt),
-        **extra,
-    )
-
-
-@pytest.fixture
-def engines():
-    """Makes engines and stops them at the end."""
-    made = []
-
-    def make(
-        kind="qwen3", *, model=None, slots=8, tokens=8192, eos_ids=(), on_fatal=None, **limits
-    ):
-        model = model or slot_model(kind)
-        cache = cache_for(model, slots=slots, tokens=tokens)
-        engine_limits = EngineLimits(**{"waiting_tokens": 10**6, **limits})
-        engine = TokenEngine(model, cache, eos_ids=eos_ids, limits=engine_limits, on_fatal=on_fatal)
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        assert engine.stop(timeout=10)
-
-
-def started(engine, on_events=None):
-    recorder = Recorder(on_events)
-    engine.start(recorder)
-    return recorder
-
-
-def tokens_of(recorder, request_id):
-    return [int(number) for number in recorder.text(request_id).split()]
-
-
-def wait_until(condition, timeout=10.0):
-    until = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < until, "condition not met in time"
-        time.sleep(0.005)
+from tests.waiting import until
 
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama"])
@@ -275,7 +213,7 @@ def test_cancel_is_seen_within_one_step(engines):
     engine.submit(generation("one", [5, 6], 400))
     end = recorder.end("one")
     assert (end.reason, end.units.completion_tokens) == ("cancelled", 5)
-    wait_until(lambda: engine.stats().active == 0)
+    until(lambda: engine.stats().active == 0)
 
 
 def test_a_waiting_request_can_be_cancelled(engines):
@@ -317,123 +255,6 @@ def test_stopping_fails_open_requests_as_retryable(engines):
         assert end.retryable
     with pytest.raises(Busy):
         engine.submit(generation("late", [5], 2))
-
-
-class Breaks:
-    """A processor or detokeniser that fails at its third call."""
-
-    def __init__(self):
-        self.calls = 0
-
-    def _count(self):
-        self.calls += 1
-        if self.calls == 3:
-            raise RuntimeError("secret inside")
-
-    def process(self, logits):
-        self._count()
-
-    def accept(self, token):
-        pass
-
-    def push(self, token):
-        self._count()
-        return "x"
-
-
-@pytest.mark.parametrize("where", ["processor", "text"])
-def test_an_error_in_one_request_ends_only_that_one(engines, where):
-    engine = engines()
-    recorder = Recorder()
-    prompt = [9, 10, 11]
-    text = TextStream(Breaks()) if where == "text" else None
-    bad = generation("bad", [5, 6, 7], 20, text=text)
-    if where == "processor":
-        bad.processors = [Breaks()]
-    engine.submit(generation("before", prompt, 15))
-    engine.submit(bad)
-    engine.submit(generation("after", prompt, 15))
-    engine.start(recorder)
-    end = recorder.end("bad")
-    assert isinstance(end, Failed)
-    assert (end.code, end.retryable) == ("worker_error", False)
-    assert "secret" not in end.message
-    for request_id in ("before", "after"):
-        assert tokens_of(recorder, request_id) == expected_tokens(prompt, 15)
-
-
-class Faulty(torch.nn.Module):
-    """A model whose forward fails for chosen steps, or answers NaN to one token."""
-
-    def __init__(self, fail_at=(), nan_for=None):
-        super().__init__()
-        self.inner = slot_model()
-        self.config = self.inner.config
-        self.dtype = self.inner.dtype
-        self.steps = 0
-        self.fail_at = fail_at
-        self.nan_for = nan_for
-
-    def forward(self, input_ids, **kwargs):
-        self.steps += 1
-        if self.steps in self.fail_at:
-            raise RuntimeError("device trouble")
-        output = self.inner(input_ids=input_ids, **kwargs)
-        if self.nan_for is not None and kwargs["logits_to_keep"].numel():
-            kept = input_ids[0, kwargs["logits_to_keep"]]
-            output.logits[0, kept == self.nan_for] = float("nan")
-        return output
-
-
-def test_a_failed_step_fails_its_requests_and_the_engine_goes_on(engines):
-    engine = engines(model=Faulty(fail_at={3}), slots=2)
-    recorder = Recorder()
-    for number in range(4):
-        engine.submit(generation(str(number), [5, 6, number + 3], 8))
-    engine.start(recorder)
-    for number in range(2):
-        end = recorder.end(str(number))
-        assert isinstance(end, Failed)
-        assert end.retryable
-    for number in range(2, 4):
-        assert tokens_of(recorder, str(number)) == expected_tokens([5, 6, number + 3], 8)
-    assert engine.healthy
-
-
-def test_an_engine_that_keeps_failing_gives_up_and_says_so(engines):
-    told = []
-    engine = engines(model=Faulty(fail_at=range(100)), slots=1, on_fatal=told.append)
-    recorder = Recorder()
-    for number in range(6):
-        engine.submit(generation(str(number), [5, 6], 8))
-    engine.start(recorder)
-    recorder.wait(*map(str, range(6)))
-    wait_until(lambda: told)
-    assert not engine.healthy
-    assert all(recorder.end(str(number)).retryable for number in range(6))
-    with pytest.raises(Busy):
-        engine.submit(generation("late", [5], 2))
-
-
-def test_invalid_numbers_end_only_their_request(engines):
-    engine = engines(model=Faulty(nan_for=300))
-    recorder = Recorder()
-    engine.submit(generation("bad", [5, 300], 8))
-    engine.submit(generation("good", [9, 10, 11], 8))
-    engine.start(recorder)
-    assert isinstance(recorder.end("bad"), Failed)
-    assert tokens_of(recorder, "good") == expected_tokens([9, 10, 11], 8)
-
-
-def test_an_emit_that_raises_does_not_end_the_engine(engines):
-    def trip(events):
-        if any(isinstance(one, Started) for one in events):
-            raise RuntimeError("host trouble")
-
-    engine = engines()
-    recorder = started(engine, trip)
-    engine.submit(generation("one", [9, 10, 11], 8))
-    assert tokens_of(recorder, "one") == expected_tokens([9, 10, 11], 8)
 
 
 def test_a_full_waiting_line_is_busy(engines):
@@ -538,7 +359,7 @@ def test_five_hundred_random_requests_leave_nothing_behind(engines):
     recorder.wait(*ids)
     stop.set()
     thread.join()
-    wait_until(lambda: engine.stats().active == 0)
+    until(lambda: engine.stats().active == 0)
     stats = engine.stats()
     assert (stats.active, stats.waiting, stats.cache_used) == (0, 0, 0)
     assert all(len(recorder.terminals(request_id)) == 1 for request_id in ids)

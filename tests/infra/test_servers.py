@@ -14,13 +14,7 @@ import redis
 
 from casola_site.core.processes import is_running
 from tests import servers
-
-
-def wait_until(condition, timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.02)
+from tests.waiting import until
 
 
 def test_postgres_keeps_committed_rows_over_an_immediate_restart():
@@ -112,7 +106,7 @@ def test_servers_die_with_a_killed_test_run():
     assert len(pids) == 2
     run.send_signal(signal.SIGKILL)
     run.wait()
-    wait_until(lambda: not any(is_running(pid) for pid in pids))
+    until(lambda: not any(is_running(pid) for pid in pids))
 
 
 def test_folders_of_killed_runs_are_removed_by_the_next():

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from casola_site.core.processes import is_running
+from tests.waiting import until
 
 HOST = """
 import sys
@@ -57,19 +58,12 @@ class Host:
         return self.output.read_text()
 
     def pids(self, count):
-        wait_until(lambda: len(re.findall(r"pid (\d+)$", self.text(), re.M)) >= count, self.text)
+        until(lambda: len(re.findall(r"pid (\d+)$", self.text(), re.M)) >= count, what=self.text)
         return [int(pid) for pid in re.findall(r"pid (\d+)$", self.text(), re.M)]
 
     def end(self, number=signal.SIGINT):
         self.process.send_signal(number)
         return self.process.wait(15)
-
-
-def wait_until(condition, explain=lambda: "", timeout=10.0):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, explain()
-        time.sleep(0.02)
 
 
 @pytest.fixture
@@ -184,13 +178,13 @@ def test_killing_the_supervisor_ends_its_children(host):
     pids = running.pids(2)
     running.process.kill()
     running.process.wait()
-    wait_until(lambda: not any(is_running(pid) for pid in pids))
+    until(lambda: not any(is_running(pid) for pid in pids))
 
 
 def test_output_is_prefixed_and_kept_in_log_files(host):
     command = "import time; print('whole'); print('no end', end='', flush=True); time.sleep(60)"
     running = host(f"[Child('web', [PY, '-c', {command!r}])]")
-    wait_until(lambda: "whole" in running.text())
+    until(lambda: "whole" in running.text())
     assert running.end() == 0
     assert "web | whole\n" in running.text()
     assert "web | no end\n" in running.text()
@@ -210,5 +204,5 @@ def test_a_long_log_is_moved_away_at_start(host, tmp_path):
 
 def test_a_command_that_does_not_exist_is_tried_again(host):
     running = host("[Child('ghost', ['/does/not/exist'])]")
-    wait_until(lambda: running.text().count("No such file") >= 2, running.text)
+    until(lambda: running.text().count("No such file") >= 2, what=running.text)
     assert running.end() == 0

@@ -35,6 +35,8 @@ from tokens.services import issue_token
 now = timezone.now()
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/paced", "aliases": [],
     "options": {"token_ms": PACED_MS, "tokens": PACED_TOKENS}})
+ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/mirror", "aliases": [],
+    "options": {"mode": "echo", "token_ms": 20}})
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/away", "aliases": [], "enabled": False})
 User.objects.create_superuser("root@example.com", "a long password")
 
@@ -106,6 +108,7 @@ class Site:
 @contextlib.contextmanager
 def site(folder: Path, **options: Any) -> Iterator[Site]:
     """Start it; nothing of it is left afterwards."""
+    options.setdefault("environment", {"RUNNER_SLOTS": "4"})
     live = Live.from_environment(folder, **options)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -120,6 +123,7 @@ def site(folder: Path, **options: Any) -> Iterator[Site]:
         live.start_process("web2", "web", "--port", str(second))
         live.wait_ready()
         live.wait_ready("test/paced")
+        live.wait_ready("test/mirror")
         found = Site(live, second, made)
         wait_until(lambda: live.get("/livez").status_code == 200)
         yield found

@@ -196,6 +196,21 @@ def text(content: Any = "x", **fields: Any) -> dict[str, Any]:
     return {"role": "user", "content": content, **fields}
 
 
+def calling(arguments: Any) -> dict[str, Any]:
+    function = {"name": "f", "arguments": arguments}
+    return {"role": "assistant", "tool_calls": [{"type": "function", "function": function}]}
+
+
+ARGUMENTS = "messages[1].tool_calls[0].function.arguments"
+BAD_ARGUMENTS = (
+    "[" * 100_000,
+    "{",
+    '{"a": NaN}',
+    '{"a": "\\u0000"}',
+    '{"a": "\\ud800"}',
+    '{"a": 1' + "0" * 30 + "}",
+    {"a": [10**30]},
+)
 CHAT_SPECIALS: list[tuple[dict[str, Any], str]] = [
     *[({"n": value}, "n") for value in (0, -1, 10**4, 10**9, 1.0, "1")],
     *[({"max_tokens": value}, "max_tokens") for value in (0, -1, 10**12, 1.0, "5", True)],
@@ -231,6 +246,7 @@ CHAT_SPECIALS: list[tuple[dict[str, Any], str]] = [
         "messages[0].content[1].text",
     ),
     ({"messages": [text(name=5)]}, "messages[0].name"),
+    *[({"messages": [text(), calling(value)]}, ARGUMENTS) for value in BAD_ARGUMENTS],
 ]
 
 

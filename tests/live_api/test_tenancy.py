@@ -133,6 +133,9 @@ def test_scopes(site, alphas_job, scope):
         else:
             error = assert_envelope(response, 403, code="insufficient_scope")
             assert needed in error["message"]
+        if method == "GET":
+            unseen = call(site, site.alpha[scope], "HEAD", path)
+            assert unseen.status_code == response.status_code, path
 
 
 def test_the_scope_is_checked_before_the_body(site):

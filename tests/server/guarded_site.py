@@ -12,6 +12,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
+KEY = "Authorization: Bearer csl_x\r\n"
 
 
 class Answer:
@@ -85,6 +86,20 @@ def read_answer(sock: socket.socket) -> bytes:
             if found and b"chunked" in lower and body.endswith(b"0\r\n\r\n"):
                 break
     return raw
+
+
+def error_of(answer: Answer) -> dict:
+    """Return the error of an envelope, after checking what every one of them has."""
+    body = answer.json()
+    assert set(body["error"]) >= {"code", "message", "type"}
+    assert answer.headers["content-type"] == "application/json"
+    assert len(answer.headers["x-request-id"]) == 32
+    return body["error"]
+
+
+def post(path: str, headers: str, length: object) -> bytes:
+    line = f"Content-Length: {length}\r\n"
+    return f"POST {path} HTTP/1.1\r\nHost: x\r\n{headers}{line}\r\n".encode()
 
 
 def wait_for(check, seconds: float = 5.0):

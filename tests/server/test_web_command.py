@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from guarded_site import ENVIRONMENT, Site, wait_for
 
+from casola_site.core.processes import is_running
+from tests.servers import free_port
 from tokens import keys
 
 SETTINGS = """
@@ -22,18 +24,6 @@ ASGI_APPLICATION = "guarded_application.application"
 GUARD_CONFIG = "guarded_application.build"
 USE_TZ = True
 """
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return sock.getsockname()[1]
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def children(pid: int) -> list[int]:
@@ -87,7 +77,7 @@ def test_a_killed_child_is_replaced(web):
 def test_no_child_outlives_a_killed_parent(web):
     pids = children(web.pid)
     web.process.kill()
-    assert wait_for(lambda: not any(alive(pid) for pid in pids), 2)
+    assert wait_for(lambda: not any(is_running(pid) for pid in pids), 2)
 
 
 def test_sigterm_drains_the_children_and_exits_zero(web):

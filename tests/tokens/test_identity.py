@@ -12,7 +12,6 @@ from django.utils import timezone
 from accounts.models import Membership, Organization, OrganizationStatus, Role
 from casola_site.core import redis
 from casola_site.core.errors import AuthenticationFailed
-from tests import servers
 from tests.factories.accounts import make_member, make_organization, make_plan
 from tests.factories.tokens import make_token
 from tests.threads import at_once
@@ -53,15 +52,6 @@ class Process:
 @pytest.fixture
 def processes(monkeypatch):
     return Process(monkeypatch), Process(monkeypatch)
-
-
-@pytest.fixture
-def own_redis(settings):
-    with servers.redis() as server:
-        settings.REDIS_URL = server.url
-        redis.client.cache_clear()
-        yield server
-    redis.client.cache_clear()
 
 
 def test_an_identity_says_what_the_rows_say(processes):
@@ -296,3 +286,13 @@ def test_many_first_requests_at_once_agree(processes):
 
     assert {answer.token_pk for answer in found} == {token.pk}
     assert len({answer.stamp for answer in found}) == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_token_whose_member_was_deleted_opens_nothing():
+    organization = make_organization()
+    owner = make_member(organization=organization)
+    _, secret = make_token(organization=organization, created_by=owner)
+    owner.delete()
+    with pytest.raises(AuthenticationFailed):
+        identity.load(keys.digest(secret))

@@ -320,3 +320,53 @@ def test_failed_attempts_are_counted_here_while_redis_is_away(own_redis, setting
     answers = [throttling.failed_authentication("10.0.0.1") for _ in range(302)]
 
     assert answers.count(False) == 300
+
+
+def test_requests_that_wait_together_share_round_trips_and_are_all_counted():
+    identity = caller(api_requests_per_minute=50)
+
+    async def run():
+        trips = throttling._shared_trips(redis.async_client())
+        sizes, send = [], trips._send
+
+        async def counted(group):
+            sizes.append(len(group))
+            return await send(group)
+
+        trips._send = counted
+        decisions = await asyncio.gather(*(admit_async(identity, API) for _ in range(80)))
+        return sizes, [decision.admitted for decision in decisions]
+
+    sizes, admitted = asyncio.run(run())
+
+    assert sum(sizes) == 80
+    assert len(sizes) <= 2
+    assert admitted.count(True) == 50
+    assert member_count(identity) == 50
+
+
+def test_a_restarted_redis_is_given_the_script_again():
+    identity = caller(api_requests_per_minute=5)
+
+    async def run():
+        await admit_async(identity, API)
+        redis.client().script_flush()
+        return await admit_async(identity, API)
+
+    assert asyncio.run(run()).remaining == 3
+    assert member_count(identity) == 2
+
+
+def test_a_caller_who_leaves_does_not_disturb_the_others():
+    identity = caller(api_requests_per_minute=50)
+
+    async def run():
+        tasks = [asyncio.create_task(admit_async(identity, API)) for _ in range(10)]
+        await asyncio.sleep(0)
+        tasks[3].cancel()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    answers = asyncio.run(run())
+
+    assert isinstance(answers[3], asyncio.CancelledError)
+    assert [answer.admitted for answer in answers if answer is not answers[3]] == [True] * 9

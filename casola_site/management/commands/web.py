@@ -12,7 +12,8 @@ from django.core.management.base import BaseCommand, CommandError
 from django.urls import get_resolver
 from django.utils.module_loading import import_string
 
-from casola_site.core.web_processes import PortTakenError, Supervisor, die_with_parent, listen
+from casola_site.core.processes import die_with_parent
+from casola_site.core.web_processes import PortTakenError, Supervisor, listen
 
 
 class Command(BaseCommand):

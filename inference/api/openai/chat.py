@@ -23,10 +23,12 @@ from usage.limits import RateClass
 DONE = b"data: [DONE]\n\n"
 
 
+GAP = "\0"  # no body may hold it, so nothing else in a chunk is encoded like it
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
 def _sse(body: Any) -> bytes:
-    return (
-        b"data: " + json.dumps(body, separators=(",", ":"), ensure_ascii=False).encode() + b"\n\n"
-    )
+    return b"data: " + encode(body).encode() + b"\n\n"
 
 
 class ChatCompletionViewSet(Interactive, ApiViewSet):
@@ -89,7 +91,12 @@ class ChatCompletionViewSet(Interactive, ApiViewSet):
             case Started():
                 return b""
             case Text(text):
-                return cls._chunk(call, {"content": text})
+                if call.around_text is None:
+                    whole = cls._chunk(call, {"content": GAP})
+                    before, _, after = whole.partition(encode(GAP).encode())
+                    call.around_text = before, after
+                before, after = call.around_text
+                return before + encode(text).encode() + after
             case Finished():
                 out = cls._chunk(call, {}, piece.reason)
                 if cls._wants_usage(call):

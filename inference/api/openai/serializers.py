@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from casola_site.core.errors import InvalidJSON
 from casola_site.core.fields import (
     StrictBooleanField,
     StrictCharField,
@@ -15,6 +15,7 @@ from casola_site.core.fields import (
     StrictIntegerField,
     StrictSerializer,
 )
+from casola_site.core.parsers import decode_json
 
 MAX_MESSAGES = 2_000
 MAX_STOPS = 4
@@ -38,6 +39,18 @@ def _bad(message: str, *path: Any) -> serializers.ValidationError:
     for key in reversed(path):
         detail = {f"[{key}]" if isinstance(key, int) else key: detail}
     return serializers.ValidationError(detail)
+
+
+def fits_64_bits(value: Any) -> bool:
+    """Whether every integer in it can travel to a Runner."""
+    stack = [value]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, int) and not -INT64 <= item < 2 * INT64:
+            return False
+        if isinstance(item, dict | list):
+            stack.extend(item.values() if isinstance(item, dict) else item)
+    return True
 
 
 @extend_schema_field(
@@ -139,16 +152,19 @@ class MessagesField(serializers.Field):
             raise _bad("must be a list of tool calls", index, "tool_calls")
         found = []
         for number, call in enumerate(calls):
+            place = (index, "tool_calls", number, "function")
             function = call.get("function") if isinstance(call, dict) else None
             name = function.get("name") if isinstance(function, dict) else None
             arguments = function.get("arguments", "{}") if isinstance(function, dict) else None
             if not isinstance(name, str) or not isinstance(arguments, str | dict):
-                raise _bad("must name a function", index, "tool_calls", number, "function")
+                raise _bad("must name a function", *place)
             if isinstance(arguments, str):
                 try:
-                    arguments = json.loads(arguments or "{}")
-                except ValueError:
-                    raise _bad("must be JSON", index, "tool_calls", number, "arguments") from None
+                    arguments = decode_json((arguments or "{}").encode())
+                except InvalidJSON as error:
+                    raise _bad(error.message, *place, "arguments") from None
+            if not fits_64_bits(arguments):
+                raise _bad("must not hold integers beyond 64 bits", *place, "arguments")
             found.append({"type": "function", "function": {"name": name, "arguments": arguments}})
         return found
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand
 
-from accounts.models import Organization
+from accounts.models import Membership, Organization, Role
 from accounts.services import create_organization
 from casola_site.core.clock import now
 from casola_site.core.scopes import Scope
@@ -18,7 +18,6 @@ from tokens import keys
 from tokens.models import ApiToken, TokenStatus
 from tokens.services import issue_token
 
-DEMO_SLUG = "demo"
 DEMO_EMAIL = "demo@localhost.localdomain"
 
 
@@ -47,13 +46,19 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Create what is missing."""
         ensure_catalog()
-        organization = Organization.objects.filter(slug=DEMO_SLUG).first()
-        if organization is None:
-            organization, _ = create_organization(
+        membership = (
+            Membership.objects.select_related("organization", "user")
+            .filter(user__email=DEMO_EMAIL, role=Role.OWNER)
+            .order_by("pk")
+            .first()
+        )
+        if membership is None:
+            organization, owner = create_organization(
                 name="Demo", plan_code="unlimited", owner_email=DEMO_EMAIL
             )
+        else:
+            organization, owner = membership.organization, membership.user
         if stored_key(organization) is None:
-            owner = organization.memberships.select_related("user").get(role="owner").user
             _, secret = issue_token(
                 organization=organization,
                 created_by=owner,

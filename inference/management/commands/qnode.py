@@ -36,7 +36,8 @@ from django_q.signals import post_execute_in_worker, pre_execute
 from django_q.worker import worker
 
 from casola_site.core import queue
-from inference import processes, stopping
+from casola_site.core.processes import die_with_parent
+from inference import node_lock, stopping
 from inference.agent import Agent
 from inference.devices import find_devices
 from inference.worker_board import WorkerBoard
@@ -146,14 +147,14 @@ class HostedSentinel(Sentinel):
 
 def _sentinel(main: int, stop: stopping.Flag, started: stopping.Flag, board: WorkerBoard) -> None:
     os.setsid()
-    processes.die_with_parent(main)
+    die_with_parent(main)
     HostedSentinel(stop, started, board)
 
 
 def _child(
     sentinel: int, board: WorkerBoard, cell: int, target: Callable[..., None], args: tuple[Any, ...]
 ) -> None:
-    processes.die_with_parent(sentinel)
+    die_with_parent(sentinel)
     if target is worker:
         board.write(cell, pid=os.getpid(), busy=False)
         _report_to(board, cell)
@@ -195,13 +196,13 @@ class Command(BaseCommand):
         """Prepare the environment (by an exec), take the lock, then be the main process."""
         if not CLUSTER.fullmatch(cluster):
             raise CommandError(f"{cluster!r} is neither `default` nor `gpu-<node>`.")
-        marker = processes.new_marker(cluster)
-        if os.environ.get(processes.MARKER) != marker:
+        marker = node_lock.new_marker(cluster)
+        if os.environ.get(node_lock.MARKER) != marker:
             _start_again(cluster, marker)
-        lock = processes.NodeLock(Path(settings.VAR_DIR) / f"qnode-{cluster}.lock")
+        lock = node_lock.NodeLock(Path(settings.VAR_DIR) / f"qnode-{cluster}.lock")
         try:
             ended = lock.acquire(marker)
-        except processes.AlreadyRunningError as error:
+        except node_lock.AlreadyRunningError as error:
             raise CommandError(f"qnode {cluster} cannot start: {error}.") from None
         if ended:
             logger.warning("ended %d process(es) that a killed qnode had left", ended)
@@ -218,7 +219,7 @@ def _start_again(cluster: str, marker: str) -> None:
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as nvidia-smi numbers them
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ["Q_CLUSTER_NAME"] = cluster
-    os.environ[processes.MARKER] = marker
+    os.environ[node_lock.MARKER] = marker
     connections.close_all()
     script = str(Path(settings.BASE_DIR) / "manage.py")
     os.execv(sys.executable, [sys.executable, script, "qnode", cluster])  # noqa: S606 - ourselves
@@ -252,7 +253,7 @@ class Main:
         try:
             code, crashed, detail = self._loop()
         finally:
-            processes.kill_belonging(self.marker, self.lock)
+            node_lock.kill_belonging(self.marker, self.lock)
         self._attempt(lambda: self.agent.end(crashed=crashed, detail=detail))
         return code
 

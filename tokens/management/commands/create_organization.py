@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -12,6 +11,7 @@ from accounts.services import create_organization
 from casola_site.core.clock import now
 from casola_site.core.errors import ApiError
 from casola_site.core.scopes import Scope
+from tokens.management.issuing import issued, split_scopes
 from tokens.services import issue_token
 
 
@@ -29,7 +29,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Create all three or nothing."""
-        scopes = [scope for word in options["scopes"] for scope in word.split(",") if scope]
+        scopes = split_scopes(options["scopes"])
         try:
             with transaction.atomic():
                 organization, owner = create_organization(
@@ -46,10 +46,4 @@ class Command(BaseCommand):
                 )
         except ApiError as error:
             raise CommandError(error.message) from None
-        answer = {
-            "organization_id": organization.public_id,
-            "token_id": token.public_id,
-            "secret": secret,
-            "owner_email": owner.email,
-        }
-        self.stdout.write(json.dumps(answer))
+        self.stdout.write(issued(organization, token, secret, owner))

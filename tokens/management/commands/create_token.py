@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
@@ -11,6 +10,7 @@ from accounts.models import Membership, Organization, Role
 from casola_site.core.clock import now
 from casola_site.core.errors import ApiError
 from casola_site.core.scopes import Scope
+from tokens.management.issuing import issued, split_scopes
 from tokens.services import issue_token
 
 
@@ -40,7 +40,7 @@ class Command(BaseCommand):
             .order_by("pk")
             .first()
         )
-        scopes = [scope for word in options["scopes"] for scope in word.split(",") if scope]
+        scopes = split_scopes(options["scopes"])
         try:
             token, secret = issue_token(
                 organization=organization,
@@ -51,10 +51,4 @@ class Command(BaseCommand):
             )
         except ApiError as error:
             raise CommandError(error.message) from None
-        answer = {
-            "organization_id": organization.public_id,
-            "token_id": token.public_id,
-            "secret": secret,
-            "owner_email": owner.user.email if owner else None,
-        }
-        self.stdout.write(json.dumps(answer))
+        self.stdout.write(issued(organization, token, secret, owner.user if owner else None))

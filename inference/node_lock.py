@@ -1,86 +1,28 @@
-"""Processes of one host: who is alive, who belongs to a qnode, and how none is left behind.
+"""One qnode of a name at a time: what belongs to it, and how none of that is left behind.
 
-Pure: no Django. A process is named by its pid and the moment it started, because pids are reused.
+Pure: no Django.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
+from casola_site.core.processes import PROC, is_running, own_start
 
-PROC = Path("/proc")
 MARKER = "CASOLA_QNODE"  # in the environment of everything a qnode starts
-PR_SET_PDEATHSIG = 1
-SAME_START = 0.005  # seconds; the kernel counts in hundredths
 KILL_SECONDS = 5.0
 
 
 class AlreadyRunningError(Exception):
     """Another qnode of this name lives; the text says which."""
-
-
-def started_at(pid: int) -> float | None:
-    """When the process started, in seconds since boot (no clock can move it); None if it is gone.
-
-    A zombie counts as gone.
-    """
-    if not PROC.joinpath("self").exists():
-        return _started_at_portable(pid)
-    try:
-        fields = PROC.joinpath(str(pid), "stat").read_text().rpartition(")")[2].split()
-    except (OSError, ValueError):
-        return None
-    return None if fields[0] in "ZX" else int(fields[19]) / os.sysconf("SC_CLK_TCK")
-
-
-def _started_at_portable(pid: int) -> float | None:
-    try:
-        process = psutil.Process(pid)
-        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
-    except psutil.Error:
-        return None
-
-
-def own_start() -> float:
-    """The start of this process: what a Runner row keeps as `pid_start`."""
-    return started_at(os.getpid()) or 0.0
-
-
-def is_running(pid: int, pid_start: float | None = None) -> bool:
-    """Whether this very process lives (any process of that pid when no start is given)."""
-    start = started_at(pid) if pid > 0 else None
-    return start is not None and (pid_start is None or abs(start - pid_start) < SAME_START)
-
-
-def kill_process(pid: int, pid_start: float) -> bool:
-    """SIGKILL this very process; False if it is gone already."""
-    if not is_running(pid, pid_start):
-        return False
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-        return True
-    return False
-
-
-def die_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when `parent` dies, also when it has died already."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def new_marker(name: str) -> str:

@@ -1,4 +1,4 @@
-"""A Redis that a test may stop."""
+"""What tests of several apps use."""
 
 from __future__ import annotations
 

@@ -1,0 +1,31 @@
+"""Engines that are stopped at the end."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.runners.token_engine import EngineLimits, TokenEngine
+from tests.inference.tiny_models import (
+    cache_for,
+    slot_model,
+)
+
+
+@pytest.fixture
+def engines():
+    """Makes engines and stops them at the end."""
+    made = []
+
+    def make(
+        kind="qwen3", *, model=None, slots=8, tokens=8192, eos_ids=(), on_fatal=None, **limits
+    ):
+        model = model or slot_model(kind)
+        cache = cache_for(model, slots=slots, tokens=tokens)
+        engine_limits = EngineLimits(**{"waiting_tokens": 10**6, **limits})
+        engine = TokenEngine(model, cache, eos_ids=eos_ids, limits=engine_limits, on_fatal=on_fatal)
+        made.append(engine)
+        return engine
+
+    yield make
+    for engine in made:
+        assert engine.stop(timeout=10)

@@ -1,0 +1,180 @@
+"""The consumer's edge: what it says when the caller's rights change or the server goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from casola_site.core.errors import Unavailable
+from casola_site.core.guard.rules import Draining
+from inference.api import consumers
+from inference.api.consumers import InteractiveConsumer
+from inference.api.interactive import Call
+from inference.api.openai.chat import ChatCompletionViewSet
+from inference.hub import Text
+from tokens import keys
+from usage.limits import UNLIMITED
+from usage.throttling import StaleIdentity
+
+SECRET = keys.new_secret()
+BODY = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+SCOPE = {
+    "type": "http",
+    "method": "POST",
+    "path": "/openai/v1/chat/completions",
+    "client": ("127.0.0.1", 1),
+    "headers": [
+        (b"authorization", f"Bearer {SECRET}".encode()),
+        (b"content-type", b"application/json"),
+    ],
+}
+
+
+class View(ChatCompletionViewSet):
+    """Answers with one piece of text and then waits, or fails."""
+
+    error: Exception | None = None
+    was_closed = False
+
+    @classmethod
+    async def prepare(cls, hub, identity, data):
+        model = SimpleNamespace(is_demo=False)
+        return Call("0197-job", identity, model, "m", data)
+
+    @classmethod
+    async def pieces(cls, hub, call):
+        if cls.error is not None:
+            raise cls.error
+        try:
+            yield Text("Hello")
+            await asyncio.Event().wait()
+        finally:
+            cls.was_closed = True
+
+
+class Client:
+    """Sends one request and keeps what comes back."""
+
+    def __init__(self, view):
+        self.sent: list[dict] = []
+        self.consumer = InteractiveConsumer(view)
+        self.inbox = asyncio.Queue()
+        self.inbox.put_nowait({"type": "http.request", "body": json.dumps(BODY).encode()})
+        self.app = asyncio.create_task(self.consumer(SCOPE, self.inbox.get, self.send))
+
+    async def send(self, message):
+        self.sent.append(message)
+
+    async def until(self, condition):
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    @property
+    def text(self) -> str:
+        return b"".join(m.get("body", b"") for m in self.sent).decode()
+
+    @property
+    def is_complete(self) -> bool:
+        return any(m.get("more_body") is False for m in self.sent)
+
+
+@pytest.fixture
+def admissions(monkeypatch):
+    """How often the identity turns out to be stale before it is admitted."""
+    left = [0]
+    identity = SimpleNamespace(allowed_ips=None, scopes={"user:write"})
+
+    async def load(digest):
+        return identity
+
+    async def admit(identity, rate_class):
+        if left[0]:
+            left[0] -= 1
+            raise StaleIdentity
+        return UNLIMITED
+
+    monkeypatch.setattr(consumers, "hub", lambda: None)
+    monkeypatch.setattr(consumers, "load_identity", load)
+    monkeypatch.setattr(consumers, "admit_async", admit)
+    return left
+
+
+@pytest.fixture
+def _draining():
+    Draining.value = True
+    yield
+    Draining.value = False
+
+
+@pytest.fixture
+def view():
+    return type("FreshView", (View,), {})
+
+
+def run(scenario):
+    return asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("stale", "answer"), [(0, 200), (2, 200), (4, 200), (5, 503)])
+def test_rights_that_change_all_the_time_are_no_server_error(view, admissions, stale, answer):
+    admissions[0] = stale
+
+    async def scenario():
+        client = Client(view)
+        await client.until(lambda: client.sent)
+        client.inbox.put_nowait({"type": "http.disconnect"})
+        await client.app
+        return client.sent[0]["status"]
+
+    assert run(scenario) == answer
+
+
+@pytest.mark.usefixtures("admissions")
+def test_an_error_of_the_runner_names_the_job(view):
+    view.error = Unavailable("The model 'm' is offline", code="model_unavailable")
+
+    async def scenario():
+        client = Client(view)
+        await client.until(lambda: client.is_complete)
+        client.app.cancel()
+        return client.sent[0]["status"], dict(client.sent[0]["headers"])
+
+    status, headers = run(scenario)
+    assert (status, headers[b"x-casola-job-id"]) == (503, b"0197-job")
+    assert headers[b"retry-after"] == b"5"
+
+
+@pytest.mark.usefixtures("admissions", "_draining")
+def test_a_drained_stream_ends_with_an_error_event(view):
+    async def scenario():
+        client = Client(view)
+        await client.until(lambda: "Hello" in client.text)
+        client.app.cancel()
+        await asyncio.gather(client.app, return_exceptions=True)
+        return client
+
+    client = run(scenario)
+    assert client.is_complete
+    *_, error, done, _ = client.text.split("\n\n")
+    assert json.loads(error.removeprefix("data: "))["error"]["code"] == "service_unavailable"
+    assert done == "data: [DONE]"
+
+
+@pytest.mark.usefixtures("admissions")
+@pytest.mark.parametrize("end", ["cancel", "disconnect"])
+def test_the_work_ends_with_its_request(view, end):
+    async def scenario():
+        client = Client(view)
+        await client.until(lambda: "Hello" in client.text)
+        if end == "cancel":
+            client.app.cancel()
+        else:
+            client.inbox.put_nowait({"type": "http.disconnect"})
+        await asyncio.gather(client.app, return_exceptions=True)
+        return view.was_closed
+
+    assert run(scenario)

@@ -1,0 +1,25 @@
+"""Waiting for what another thread or process does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+
+def until(
+    condition: Callable[[], Any],
+    seconds: float = 10.0,
+    what: str | Callable[[], str] = "",
+    *,
+    every: float = 0.02,
+) -> Any:
+    """Poll until the condition gives something true and return that; fail after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        if value := condition():
+            return value
+        if time.monotonic() > deadline:
+            told = what() if callable(what) else what
+            raise AssertionError(f"not within {seconds} s: {told or condition}")
+        time.sleep(every)
