@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 MAX_RESENDS = 3
 MAX_DEATHS = 2
+MAX_ATTEMPTS = 4  # a Runner may die of a request before it can acknowledge it
 COLD_RUNNER_POLL = 0.2
 FROZEN_SECONDS = 10.0
 CATALOG_SECONDS = 5.0
@@ -426,7 +427,9 @@ class Hub:
             self._lose(exchange, RunnerLost())
         elif not self.link.is_up:
             self._lose(exchange, errors.Unavailable())
-        elif exchange.is_acknowledged and exchange.deaths >= MAX_DEATHS - 1:
+        elif (
+            exchange.is_acknowledged and exchange.deaths >= MAX_DEATHS - 1
+        ) or exchange.attempt >= MAX_ATTEMPTS:
             self._lose(exchange, RunnerLost())
         else:
             exchange.deaths += exchange.is_acknowledged

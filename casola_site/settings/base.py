@@ -276,6 +276,8 @@ LOGGING = {
     "loggers": {
         "django-q": {"handlers": ["console"], "level": "WARNING", "propagate": False},
         "daphne": {"level": "WARNING"},
+        # A traceback a second while Redis is away; jobs.link says it once.
+        "channels_redis": {"level": "CRITICAL"},
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},

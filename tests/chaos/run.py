@@ -233,7 +233,7 @@ def main(arguments: list[str]) -> int:
     print(plan)
     with (
         tempfile.TemporaryDirectory(prefix="casola-chaos-") as folder,
-        servers.postgres() as database,
+        servers.postgres(durable=True) as database,
         servers.redis() as broker,
     ):
         world = World(Path(folder), broker.url, database.url, workers=2, slots=16)

@@ -78,6 +78,22 @@ def test_a_poisonous_job_ends_alone(world: World):
     assert max(row["crashes"] for row in rows) <= 1
 
 
+def test_a_poisonous_answer_kills_few_runners_and_is_given_up(world: World):
+    first, _ = world.runner()
+    seen = world.ask("!crash")
+    assert (seen.status, seen.error["code"]) == (502, "worker_error"), seen
+    dead = "SELECT count(*) FROM jobs_runner WHERE id >= %s AND state = 'dead'"
+    killed = wait_until(lambda: world.query(dead, first)[0][0], seconds=5, what="dead runners")
+    # Two that had acknowledged it, or four in all.
+    assert 2 <= killed <= 4
+    rows = world.query(
+        "SELECT status, error ->> 'code' FROM jobs_job WHERE lane = 'interactive'"
+        " ORDER BY completed_at DESC LIMIT 1"
+    )
+    assert rows == [("failed", "worker_crashed")]
+    assert world.ask().is_whole
+
+
 def test_frozen_past_its_lease(world: World):
     job_id = world.submit(duration_ms=2000, units=2)
     wait_until(lambda: world.row(job_id)["status"] == "processing", seconds=5)

@@ -17,7 +17,8 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def _world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with servers.postgres() as database, servers.redis() as broker:
+    # Durable: without fsync a crash loses what was committed, and answered, last.
+    with servers.postgres(durable=True) as database, servers.redis() as broker:
         world = World(
             tmp_path_factory.mktemp("away"), broker.url, database.url, workers=2, node="test"
         )

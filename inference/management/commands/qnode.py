@@ -28,7 +28,7 @@ from typing import Any
 
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connections
+from django.db import DatabaseError, connections
 from django_q.brokers import get_broker
 from django_q.cluster import Sentinel, get_mp_context
 from django_q.conf import Conf
@@ -295,8 +295,14 @@ class Main:
         """Do it; a database that is away, or any other trouble, must not end the main process."""
         try:
             return action()
-        except Exception:
-            logger.exception("the agent could not do its work; trying again")
+        except Exception as error:
+            # Known trouble needs no traceback twice a second.
+            known = isinstance(error, DatabaseError)
+            logger.error(  # noqa: TRY400
+                "the agent could not do its work (%s); trying again",
+                type(error).__name__,
+                exc_info=None if known else error,
+            )
             self.agent.pause()
             with contextlib.suppress(Exception):
                 connections.close_all()
