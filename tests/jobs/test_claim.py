@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from jobs.enums import RunnerState
 from jobs.models import Runner
-from jobs.services import claim_jobs, claim_suspectss, suspect_waits
+from jobs.services import claim_jobs, claim_suspects, suspect_waits
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import QUEUE, make_job, make_runner, make_running_job
 

@@ -9,7 +9,7 @@ from django.utils import timezone
 
 from jobs import events
 from jobs.enums import JobStatus
-from jobs.services import claim_jobs, claim_suspectss, finish_jobs, release_jobs, retry_job
+from jobs.services import claim_jobs, claim_suspects, finish_jobs, release_jobs, retry_job
 from tests.factories.jobs import (
     QUEUE,
     make_job,
