@@ -49,6 +49,7 @@ class Identity:
     max_queued_jobs: int | None
     expires_at: float | None
     stamp: str
+    digest: str = ""
     is_authenticated: bool = True
 
     def may_use(self, model_id: str) -> bool:
@@ -176,6 +177,7 @@ def _read(digest: str, stamp: str) -> Identity:
         max_queued_jobs=plan.max_queued_jobs,
         expires_at=None if token.expires_at is None else token.expires_at.timestamp(),
         stamp=stamp,
+        digest=digest,
     )
 
 

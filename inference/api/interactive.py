@@ -20,6 +20,8 @@ from rest_framework.serializers import BaseSerializer
 from casola_site.core import ids
 from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, ModelNotFound
+from casola_site.core.scopes import Scope
+from inference.api import revocation
 from inference.hub import Finished, Hub, Piece, RunnerLost, Started
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
@@ -66,6 +68,7 @@ class Interactive:
     """Mixin of viewsets whose POST is one interactive Job."""
 
     task: ClassVar[str]
+    required_scopes: ClassVar[dict[str, Scope]]
     request_serializer_class: ClassVar[type[BaseSerializer]]
     body_cap: ClassVar[int]
 
@@ -131,6 +134,7 @@ class Interactive:
             request=request,
             wait_seconds=settings.WAIT_SECONDS,
         )
+        revocation.watch(call, cls.required_scopes["POST"])
         try:
             async for piece in stream:
                 if isinstance(piece, Started):
@@ -142,6 +146,7 @@ class Interactive:
             await finish_jobs_async([cls.lost(call)])
             raise
         finally:
+            revocation.unwatch(call)
             await stream.aclose()
 
     @classmethod
