@@ -347,3 +347,19 @@ def test_one_idempotency_key_makes_one_token_and_one_job(site):
     foreign = httpx.post(site.url + "/api/jobs", json=job_body(), headers=other)
     assert foreign.status_code == 201
     assert foreign.json()["id"] not in json.dumps([answer.json() for answer in answers])
+
+
+def test_an_open_stream_ends_soon_after_its_token_is_revoked(site):
+    made = mint(site, site.alpha["admin_write"], scopes=["user:write"]).json()
+    request = chat_body(stream=True, model="test/paced", max_tokens=300)
+    headers = bearer(made["secret"])
+    with httpx.stream("POST", site.url + CHAT, json=request, headers=headers, timeout=40) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        path = f"/api/organizations/{site.alpha['id']}/tokens/{made['token']['id']}"
+        assert call(site, site.alpha["admin_write"], "DELETE", path).status_code == 200
+        since = time.monotonic()
+        text = "\n".join(lines)
+    assert time.monotonic() - since < 15
+    assert text.count("invalid_api_key") == 1
+    assert text.rstrip().endswith("data: [DONE]")
