@@ -351,7 +351,7 @@ def test_one_idempotency_key_makes_one_token_and_one_job(site):
 
 def test_an_open_stream_ends_soon_after_its_token_is_revoked(site):
     made = mint(site, site.alpha["admin_write"], scopes=["user:write"]).json()
-    request = chat_body(stream=True, model="test/paced", max_tokens=300)
+    request = chat_body("!tokens 400", stream=True, model="test/paced")
     headers = bearer(made["secret"])
     with httpx.stream("POST", site.url + CHAT, json=request, headers=headers, timeout=40) as answer:
         lines = answer.iter_lines()
