@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import threading
@@ -19,8 +20,11 @@ from jobs.services import Outcome, finish_jobs, retry_job
 logger = logging.getLogger(__name__)
 
 MAX_GROUP = 200
+SMALL_GROUP = 8
+LINGER_SECONDS = 0.004
 PATIENCE_SECONDS = 3.0
 PAUSE_SECONDS = 0.2
+CHECK_SECONDS = 5.0
 AWAY = (OperationalError, InterfaceError)
 
 # (outcome, state): "accepted", "refused" (somebody was faster) or "unknown" (no database).
@@ -31,10 +35,17 @@ class Committer:
     """One thread with one connection. The final frame of an answer waits for `on_written`."""
 
     def __init__(
-        self, on_written: Callable[[Written], None], on_broken: Callable[[str], None]
+        self,
+        on_written: Callable[[Written], None],
+        on_broken: Callable[[str], None],
+        *,
+        has_company: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`has_company` says whether more may end any moment: then a small group waits a little."""
         self.on_written = on_written
         self.on_broken = on_broken
+        self.has_company = has_company
+        self._checked_at = 0.0
         self._queue: queue.SimpleQueue[tuple[Outcome, bool] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
         self._thread.start()
@@ -61,15 +72,25 @@ class Committer:
         # What could not be written yet stands in the queue once more, also after the last word.
         while open_ or not self._queue.empty():
             group = [self._queue.get()]
-            while len(group) < MAX_GROUP:
-                try:
-                    group.append(self._queue.get_nowait())
-                except queue.Empty:
-                    break
+            self._gather(group)
+            if len(group) < SMALL_GROUP and None not in group and self.has_company():
+                time.sleep(LINGER_SECONDS)
+                self._gather(group)
             open_ = open_ and None not in group
             items = [item for item in group if item is not None]
             if items:
                 self.on_written(self._write(items))
+
+    def _check_connection(self) -> None:
+        """Asking the server each time would cost a round trip; a broken one shows at once anyway."""
+        if time.monotonic() - self._checked_at > CHECK_SECONDS:
+            close_old_connections()
+            self._checked_at = time.monotonic()
+
+    def _gather(self, group: list[tuple[Outcome, bool] | None]) -> None:
+        with contextlib.suppress(queue.Empty):
+            while len(group) < MAX_GROUP:
+                group.append(self._queue.get_nowait())
 
     def _write(self, items: list[tuple[Outcome, bool]]) -> Written:
         ends = [outcome for outcome, retry in items if not retry]
@@ -84,7 +105,7 @@ class Committer:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while outcomes:
             try:
-                close_old_connections()
+                self._check_connection()
                 accepted = finish_jobs(outcomes)
                 return [(o, _state(o, accepted)) for o in outcomes]
             except AWAY as error:
@@ -123,7 +144,7 @@ class Committer:
 
     def _put_back(self, outcome: Outcome) -> Written:
         try:
-            close_old_connections()
+            self._check_connection()
             held = retry_job(outcome=outcome, now=now())
         except AWAY as error:
             logger.warning("cannot put a job back: %s", type(error).__name__)

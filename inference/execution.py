@@ -134,7 +134,9 @@ class RunnerHost:
         self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
         self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
         self.committer = Committer(
-            lambda written: self._from_thread(self._on_written, written), self.keeper.abort
+            lambda written: self._from_thread(self._on_written, written),
+            self.keeper.abort,
+            has_company=lambda: self.running > 0,
         )
         self.link.start()
         listening = asyncio.create_task(self._listen())
@@ -198,7 +200,7 @@ class RunnerHost:
     def _take_request(
         self, sender: str, job_id: str, attempt: int, request: dict[str, Any]
     ) -> None:
-        self.link.put(sender, [frames.ACK, job_id, attempt])
+        self.link.put_soon(sender, [frames.ACK, job_id, attempt])
         if job_id in self.work:
             return
         if job_id in self.done:

@@ -10,14 +10,11 @@ from typing import Any
 
 from django.utils.module_loading import import_string
 
-from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest, ModelNotFound
 from inference.models import ModelSpec
 from jobs.contracts import TaskContract
 from jobs.enums import RunnerState
 from jobs.models import Runner
-from usage.pricing import Snapshot
-from usage.services import price_snapshot
 
 MEMORY_SECONDS = 1.0
 # Task -> the callable that checks a request body of the Task's own surface.
@@ -37,7 +34,6 @@ class Model:
     queue_id: str
     tasks: frozenset[str]
     is_demo: bool
-    prices: Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,6 @@ def read_catalog() -> Catalog:
             queue_id=spec.queue_id,
             tasks=frozenset(spec.tasks),
             is_demo=spec.is_demo,
-            prices=price_snapshot(model_id=spec.model_id, now=now()),
         )
         catalog.by_name.update(dict.fromkeys(names_of(spec), model))
     for row in Runner.objects.filter(state=RunnerState.LIVE).exclude(channel=""):
@@ -126,7 +121,7 @@ def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskCont
     if not isinstance(payload.get("model"), str):
         payload = {**payload, "model": model}
     checked = import_string(check)(payload)
-    return TaskContract(found.model_id, found.queue_id, task, checked, found.prices)
+    return TaskContract(found.model_id, found.queue_id, task, checked)
 
 
 def enabled_specs() -> list[ModelSpec]:

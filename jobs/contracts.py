@@ -8,8 +8,6 @@ from typing import Any, Protocol
 from django.conf import settings
 from django.utils.module_loading import import_string
 
-from usage.pricing import Snapshot
-
 
 @dataclass(frozen=True, slots=True)
 class TaskContract:
@@ -19,7 +17,6 @@ class TaskContract:
     queue_id: str
     task: str
     payload: dict[str, Any]
-    prices: Snapshot
 
 
 class FindContract(Protocol):

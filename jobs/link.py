@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 
 Frame = list[Any]
 SEND_SECONDS = 2.0
+SOON_SECONDS = 0.01
 ECHO_SECONDS = 1.0
 DEAF_SECONDS = 3.0
 ECHO = "echo"
@@ -39,6 +40,7 @@ class Link:
         self.is_up = True
         self.last_heard: dict[str, float] = {}
         self._out: dict[str, list[Frame]] = {}
+        self._soon: asyncio.TimerHandle | None = None
         self._is_sending = False
         self._ready = asyncio.Event()
         self._inbox: asyncio.Queue[tuple[str, list[Frame]]] = asyncio.Queue()
@@ -66,12 +68,18 @@ class Link:
 
     def put(self, channel: str, frame: Frame) -> None:
         """Queue a frame for a channel; never blocks."""
-        queued = self._out.get(channel)
-        if queued is None:
-            self._out[channel] = [frame]
-            self._ready.set()
-        else:
-            queued.append(frame)
+        self._out.setdefault(channel, []).append(frame)
+        self._ready.set()
+
+    def put_soon(self, channel: str, frame: Frame) -> None:
+        """Queue a frame that can wait for company: it leaves with the next, or after a few ms."""
+        self._out.setdefault(channel, []).append(frame)
+        if self._soon is None:
+            self._soon = asyncio.get_running_loop().call_later(SOON_SECONDS, self._send_soon)
+
+    def _send_soon(self) -> None:
+        self._soon = None
+        self._ready.set()
 
     async def _send_all(self) -> None:
         while True:
