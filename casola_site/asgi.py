@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import IO, Any
 
 from asgiref.sync import ThreadSensitiveContext
@@ -16,8 +17,10 @@ import django
 django.setup()
 
 from channels.routing import ProtocolTypeRouter  # noqa: E402
+from django.conf import settings  # noqa: E402
 from django.core.handlers.asgi import ASGIHandler  # noqa: E402
 from django.http import HttpRequest, HttpResponse  # noqa: E402
+from django.http.request import split_domain_port, validate_host  # noqa: E402
 
 from inference.api.routing import interactive_consumer  # noqa: E402
 
@@ -63,6 +66,13 @@ class PooledHandler(ASGIHandler):
         return super().create_request(scope, body_file)
 
 
+@lru_cache(maxsize=256)
+def is_served(host: bytes) -> bool:
+    """Whether ALLOWED_HOSTS holds the host; Django answers the others."""
+    domain, _ = split_domain_port(host.decode("latin-1"))
+    return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
+
+
 class HttpRouter:
     """POST to an interactive endpoint is for its consumer."""
 
@@ -72,7 +82,10 @@ class HttpRouter:
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Choose by the matched route."""
         consumer = interactive_consumer(scope["path"]) if scope["method"] == "POST" else None
-        await (consumer or self.django)(scope, receive, send)
+        hosts = [value for name, value in scope["headers"] if name == b"host"]
+        if consumer is None or not all(map(is_served, hosts)):
+            consumer = self.django
+        await consumer(scope, receive, send)
 
 
 async def refuse_socket(scope: dict[str, Any], receive: Receive, send: Send) -> None:

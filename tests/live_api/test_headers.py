@@ -286,8 +286,10 @@ def test_ids_with_encoded_slashes(site, http):
 
 
 def test_a_foreign_host_header_is_refused(site):
-    key = f"Bearer {site.alpha['admin_write']}"
-    response = httpx.get(site.url + STATUS, headers={"Host": "evil.example", "Authorization": key})
-    if response.status_code != 200:
+    headers = {"Host": "evil.example", "Authorization": f"Bearer {site.alpha['admin_write']}"}
+    for response in (
+        httpx.get(site.url + STATUS, headers=headers),
+        httpx.post(site.url + CHAT, headers=headers, json=chat_body()),
+    ):
         assert_envelope(response, 400)
-    assert "evil.example" not in response.text
+        assert "evil.example" not in response.text
