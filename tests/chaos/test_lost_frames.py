@@ -28,7 +28,11 @@ class Recorder:
     """Takes the ends instead of a database; the first end of a Job wins."""
 
     def __init__(
-        self, on_written: Callable[[list], None], on_broken: Callable[[str], None]
+        self,
+        on_written: Callable[[list], None],
+        on_broken: Callable[[str], None],
+        *,
+        has_company: Callable[[], bool],
     ) -> None:
         self.on_written = on_written
 
@@ -148,7 +152,7 @@ class Line:
             "who": [1, 1, 1, "org_1"],
             "created_at": time.time(),
         }
-        model = Model(1, "spec", "m", QUEUE, frozenset(), False, {})
+        model = Model(1, "spec", "m", QUEUE, frozenset(), False)
         pieces = self.hub.run(job_id=job_id, model=model, request=request, wait_seconds=wait)
         last: Any = None
         try:
