@@ -22,7 +22,7 @@ TYPES = {
 }
 LEAK = re.compile(
     r"Traceback|File \"|line \d+, in |\.py\b|psycopg|sqlite|django|rest_framework|redis"
-    r"|DETAIL:|SELECT |relation \"|/work/|/tmp/|site-packages|Exception\b|<html|<!doctype"
+    r"|DETAIL:|SELECT |relation \"|/tmp/|/home/|/root/|site-packages|Exception\b|<html|<!doctype"
     r"|csl_sk_[0-9A-Za-z]{20}|object at 0x",
     re.IGNORECASE,
 )
