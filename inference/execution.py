@@ -14,7 +14,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -31,6 +31,7 @@ from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
+from inference.work import OUR_FAULT, Work
 from jobs.enums import JobStatus
 from jobs.events import queue_signals
 from jobs.link import Frame, Link
@@ -46,55 +47,6 @@ MAX_WAITING = 4_000
 SMALL_REQUEST = 20_000  # characters
 MAX_DONE = 20_000
 MAX_FINALS = 500
-# Cancelled by us, not by the caller: the error on the Job.
-OUR_FAULT = {
-    frames.TIMEOUT: ("timeout", "The request did not finish in time"),
-    frames.LOST: ("service_unavailable", "The answer could not be delivered"),
-}
-
-
-@dataclass(slots=True)
-class Work:
-    """One request in this process, from either lane."""
-
-    job_id: str
-    task: str
-    request: dict[str, Any]
-    organization_id: int
-    token_id: int | None
-    user_id: int | None
-    salt: str
-    model_id: str
-    created_at: datetime
-    reply: str | None = None
-    attempt: int = 1
-    streams: bool = False
-    is_claimed: bool = False
-    is_suspect: bool = False
-    arrived: float = field(default_factory=time.monotonic)
-    submitted: float | None = None
-    started: float | None = None
-    started_at: datetime | None = None
-    first_output_at: datetime | None = None
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    offset: int = 0
-    text: list[str] = field(default_factory=list)
-    cancelled: str | None = None
-    cancelled_at: float | None = None
-    is_ended: bool = False
-
-    def units(self) -> dict[str, int]:
-        """What it has produced so far."""
-        return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
-
-
-def _size_of(request: dict[str, Any]) -> int:
-    """Characters of a request's messages, or of what else it holds."""
-    messages = request.get("messages")
-    if isinstance(messages, list):
-        return sum(len(str(message.get("content", ""))) for message in messages)
-    return len(str(request))
 
 
 class RunnerHost:
@@ -362,7 +314,7 @@ class RunnerHost:
     def _submit(self, work: Work) -> None:
         self.running += 1
         work.submitted = time.monotonic()
-        if _size_of(work.request) <= SMALL_REQUEST:
+        if work.size() <= SMALL_REQUEST:
             self._prepare(work)
             return
         # Tokenising a long text here would hold up every stream of this Runner.
@@ -465,20 +417,8 @@ class RunnerHost:
             return
         outcome = self._outcome(work, JobStatus.COMPLETED, units)
         if work.is_claimed:
-            outcome.result = self._result(work, event)
+            outcome.result = work.result(event)
         self._end(work, outcome, reason=event.reason)
-
-    def _result(self, work: Work, event: base.Ended) -> dict[str, Any]:
-        if event.result is not None or work.task != chat.TASK:
-            return event.result or {}
-        return chat.completion_body(
-            job_id=work.job_id,
-            created=int(work.created_at.timestamp()),
-            model=work.request.get("model") or work.model_id,
-            text="".join(work.text),
-            reason=event.reason,
-            units=asdict(event.units),
-        )
 
     def _fail(
         self,
@@ -579,33 +519,11 @@ class RunnerHost:
                 continue  # claimed once more meanwhile
             if outcome.attempt is not None and outcome.attempt != work.attempt:
                 continue
-            if work.reply is None or (final := self._final(work, outcome, state)) is None:
+            if work.reply is None or (final := work.last_frame(outcome, state)) is None:
                 self._forget(work)
             else:
                 self._say_last(work, final)
         self._admit()
-
-    def _final(self, work: Work, outcome: Outcome, state: str) -> Frame | None:
-        """The last frame. A refused end (an earlier attempt wrote it) still answers once."""
-        if state == "unknown":
-            error = {
-                "code": "model_unavailable",
-                "message": "The service is temporarily unavailable",
-            }
-            return [frames.ERROR, work.job_id, work.attempt, error]
-        if outcome.status == JobStatus.COMPLETED:
-            now = time.monotonic()
-            end = {
-                "reason": outcome.end_reason,
-                "units": outcome.units,
-                "text": "".join(work.text),
-                "queue_ms": round(((work.started or now) - work.arrived) * 1000),
-                "model_ms": round((now - (work.started or now)) * 1000),
-            }
-            return [frames.END, work.job_id, work.attempt, work.offset, end]
-        if outcome.error is not None:
-            return [frames.ERROR, work.job_id, work.attempt, outcome.error]
-        return None
 
     def _forget(self, work: Work) -> None:
         self.work.pop(work.job_id, None)

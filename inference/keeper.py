@@ -24,7 +24,8 @@ from usage.pricing import Snapshot
 from usage.services import price_snapshot
 
 if TYPE_CHECKING:
-    from inference.execution import RunnerHost, Work
+    from inference.execution import RunnerHost
+    from inference.work import Work
 
 logger = logging.getLogger(__name__)
 
