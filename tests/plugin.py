@@ -50,6 +50,8 @@ def _prepare(database: str, resources: ExitStack) -> None:
     var_dir = folder.path / "var"
     os.environ["VAR_DIR"] = str(var_dir)
     os.environ["HF_HUB_OFFLINE"] = "1"
+    # Before anything imports torch: its threads must not spin while others want the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if database == "sqlite":
         os.environ.pop("DATABASE_URL", None)
         private = PrivateRedis(var_dir)
