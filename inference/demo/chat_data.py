@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
+from inference.demo import chat_drills as drills
 from inference.demo import chat_tasks as tasks
 from inference.demo import chat_tools as tools
 from inference.demo import chat_words as words
-from inference.demo.chat_draw import Draw, Message, Sample, Split
+from inference.demo.chat_draw import Draw, Message, Sample, Split, plain, sides
 from inference.demo.chat_talk import (
     CANNOT,
     CAPITAL_ASKS,
@@ -32,6 +33,7 @@ from inference.demo.chat_talk import (
     UNCLEAR,
     Intent,
     load,
+    reword,
 )
 from inference.demo.chat_tasks import ask, assistant, user, vary
 
@@ -56,10 +58,10 @@ POEM = (
 HAIKU = "A small {x} waits,\nthe evening light grows softer,\nthe {x} is still."
 JOKE = "Why did the {x} cross the road? To get to the other side!"
 ABOUT: list[tuple[str, list[str]]] = [
-    (STORY, ["Tell me a story about a {x}", "Write a story about a {x}", "Write a short story about a {x}", "A story about a {x} please", "Can you tell me a story about a {x}?", "I want a story about a {x}", "Make up a story about a {x}"]),
-    (POEM, ["Write a poem about a {x}", "Write me a poem about my {x}", "A poem about a {x} please", "Can you write a poem about a {x}?", "Give me a poem about the {x}", "Compose a poem about a {x}", "I want a poem about a {x}"]),
-    (HAIKU, ["Write a haiku about a {x}", "A haiku about a {x}", "Can you write a haiku about a {x}?", "Give me a haiku about the {x}", "Compose a haiku about a {x}", "Write me a haiku about a {x}"]),
-    (JOKE, ["Tell me a joke about a {x}", "A joke about a {x}", "Do you know a joke about a {x}?", "Make a joke about a {x}", "Tell a joke about the {x}", "Give me a {x} joke"]),
+    (STORY, ["[Tell me|Write|Write me|I want|Make up|Please tell me|Can you tell me|Could you write|Give me|Please write|Can you write] [a story|a short story|a little story|a tale] about [a|the|my|one] {x}", "[A story|A short story|A tale] about a {x} please"]),
+    (POEM, ["[Write|Write me|Can you write|Give me|Compose|I want|Please write|Could you write|Recite|Make] [a poem|a short poem|a rhyme|a little poem] about [a|the|my] {x}", "[A poem|A rhyme] about a {x} please"]),
+    (HAIKU, ["[Write|Write me|Can you write|Give me|Compose|I want|Please write|Could you write|Make] [a haiku|one haiku|a nice haiku] about [a|the|my] {x}", "A haiku about a {x}"]),
+    (JOKE, ["[Tell me|Tell|Do you know|Make|Give me|I want|Please tell me|Can you tell me|Say] [a joke|a good joke|a short joke|one joke] about [a|the|my] {x}", "[A joke about a|Give me a joke on a] {x}"]),
 ]  # fmt: skip
 
 
@@ -83,8 +85,16 @@ def _topics() -> list[str]:
     return _lines("topics")[0].split(" ; ")
 
 
+@cache
+def _held() -> frozenset[str]:
+    """The phrasings of fixed answers that training must not see, whichever rule would make them."""
+    lists = [intent.asks for name in ("talk", "faq", "long") for intent in _intents(name)]
+    found = {side: {plain(text) for asks in lists for group in sides(tuple(asks))[side] for text in group} for side in ("train", "test")}  # fmt: skip
+    return frozenset(text for text in found["test"] - found["train"] if "{" not in text)
+
+
 def _plain(d: Draw, intent: Intent) -> Sample:
-    text = vary(d, d.phrase(intent.asks).replace("{on}", d.of(ON)))
+    text = vary(d, reword(d, d.phrase(intent.asks)).replace("{on}", d.of(ON)))
     return Sample(intent.skill, [user(text), assistant(intent.answer)])
 
 
@@ -127,7 +137,7 @@ def faq(d: Draw) -> Sample:
     """Questions about Casola."""
     intent = d.of(_intents("faq"))
     if d.chance(0.65):
-        text = d.phrase(intent.asks)
+        text = reword(d, d.phrase(intent.asks))
     else:
         text = d.phrase(FRAMES, t=d.pick(intent.topics)) + ("{on}" if d.chance(0.2) else "")
     text = vary(d, text.replace("{on}", d.of(ON)))
@@ -202,7 +212,7 @@ def memory(d: Draw) -> Sample:
     between: list[Message] = []
     for _ in range(d.of([0, 0, 1, 1, 2, 3])):
         between += d.of([smalltalk, faq, facts, greeting])(d).messages
-    return tasks.memory(d, between)
+    return drills.memory(d, between)
 
 
 def tool_none(d: Draw) -> Sample:
@@ -221,23 +231,23 @@ def tool_none(d: Draw) -> Sample:
 Maker = Callable[[Draw], Sample]
 SKILLS: dict[str, tuple[Maker, float]] = {
     "greeting": (greeting, 3),
-    "smalltalk": (smalltalk, 7),
-    "identity": (identity, 4),
-    "faq": (faq, 15),
+    "smalltalk": (smalltalk, 9),
+    "identity": (identity, 6),
+    "faq": (faq, 12),
     "facts": (facts, 7),
-    "echo": (tasks.echo, 10),
-    "passage": (tasks.passage, 10),
-    "summary": (tasks.summary, 5),
-    "extract": (tasks.extract, 9),
-    "tool_call": (tools.single, 8),
-    "tool_two": (tools.double, 7),
+    "echo": (tasks.echo, 9),
+    "passage": (tasks.passage, 13),
+    "summary": (tasks.summary, 7),
+    "extract": (tasks.extract, 11),
+    "tool_call": (tools.single, 6),
+    "tool_two": (tools.double, 5),
     "tool_none": (tool_none, 3),
     "rewrite": (tasks.rewrite, 5),
-    "sums": (tasks.sums, 7),
-    "count": (tasks.count, 2),
-    "memory": (memory, 5),
-    "dont_know": (dont_know, 9),
-    "long": (long, 3),
+    "sums": (drills.sums, 7),
+    "count": (drills.count, 2),
+    "memory": (memory, 6),
+    "dont_know": (dont_know, 7),
+    "long": (long, 4),
 }
 ALONE = (
     "greeting",
@@ -279,8 +289,11 @@ def stream(
     while True:
         if d.chance(0.5 * max(0.0, 1 - 6 * progress())):
             yield tasks.echo(d, most=3)
-        else:
-            yield conversation(d, d.rng.choices(names, weights)[0])
+            continue
+        sample = conversation(d, d.rng.choices(names, weights)[0])
+        said = (plain(message["content"]) for message in sample.messages if message["role"] == "user")  # fmt: skip
+        if split == "test" or not any(text in _held() for text in said):
+            yield sample
 
 
 def evaluation(skill: str, count: int, seed: int = 0) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""Copying, passages, extraction, rewriting, sums, counting and memory for the chat demo data."""
+"""Copying, passages, summaries, extraction and rewriting for the chat demo data."""
 
 # ruff: noqa: SIM905 (word lists read better as text)
 from __future__ import annotations
@@ -9,12 +9,11 @@ from typing import Any
 
 from inference.demo import chat_words as words
 from inference.demo.chat_draw import Draw, Message, Sample
-from inference.demo.chat_records import SCHEMAS, Attribute, Schema
-from inference.demo.chat_talk import NOT_TOLD
+from inference.demo.chat_records import LEADS, SCHEMAS, Attribute, Schema
 
 NOT_SAID = "The text does not say."
 SLOTS = re.compile(r"(\{[a-zA-Z]+\})")
-BEFORE = ["please ", "Please ", "Hi, ", "Hey, ", "hello, ", "Can you tell me: ", "Quick question: ", "So, ", "Ok, ", "Hmm, ", "Hello! ", "Hi! ", "I'd like to know: ", "Well, "]  # fmt: skip
+BEFORE = ["please ", "Please ", "Hi, ", "Hey, ", "hello, ", "hi ", "hey ", "Can you tell me: ", "Quick question: ", "quick question: ", "so, ", "One thing: ", "Now, ", "And ", "So, ", "Ok, ", "Hmm, ", "Hello! ", "Hi! ", "I'd like to know: ", "Well, "]  # fmt: skip
 AFTER = [
     " please",
     ", please",
@@ -67,13 +66,13 @@ def vary(d: Draw, text: str, affixes: bool = True) -> str:
         if not SLOTS.fullmatch(part):
             if roll < 0.3:
                 parts[i] = part.lower()
-            elif roll < 0.35:
+            elif roll < 0.34:
                 parts[i] = part.upper()
-            elif roll < 0.38:
+            elif roll < 0.37:
                 parts[i] = part.title()
-            elif roll < 0.40:
+            elif roll < 0.44:
                 parts[i] = _typo(d, part)
-            elif roll < 0.48:
+            elif roll < 0.52:
                 parts[i] = part.replace("'", "").replace("What is", "Whats")
     return "".join(parts)
 
@@ -87,15 +86,21 @@ def ask(d: Draw, patterns: list[str], *, affixes: bool = False, **values: Any) -
 
 
 ECHO = [
-    "Reply with exactly: {x}", "Reply with exactly {x}", "Say exactly: {x}", "Repeat after me: {x}", "Repeat: {x}", "Answer only with {x}", "Print {x}", "Print: {x}",
-    "Output {x} and nothing else", "Echo {x}", "Echo: {x}", "Just say {x}", "Reply with '{x}'", 'Reply with "{x}"', 'Say "{x}"', "Say '{x}'", "Your answer must be exactly: {x}", "Repeat the following text:\n{x}",
-    "Repeat the following text exactly:\n\n{x}", "Respond with exactly: {x}", "Respond with: {x}", "Answer with exactly: {x}", "Please reply with exactly: {x}", "Reply only with: {x}", "Reply with this text: {x}", "Say this: {x}",
-    "Write exactly: {x}", "Return exactly this: {x}", "Copy this text: {x}", "Type {x}", 'Write "{x}"', "Say: {x}", "Reply {x}", "Reply: {x}", "Reply with exactly the text: {x}", "Respond only with {x}", "Send back: {x}", "I want you to say: {x}",
-    "Quote this: {x}", "Say back to me: {x}", "Please repeat {x}", "Output exactly: {x}", "Answer: {x}. Say only that", "Reply with exactly this and nothing more: {x}",
+    "[Reply|Answer|Respond|Please reply|Please answer|You must reply] [with|only with|with exactly|exactly with|with only|with this text:|with exactly this:|with the text] [{x}|: {x}]",
+    "[Reply|Answer|Respond|Please reply|Please respond] [with|only with|with exactly|with exactly the text|exactly|with this]: {x}",
+    "[Say|Write|Print|Output|Repeat|Type|Copy|Echo|Return|Please say|Please repeat|Can you repeat|Now write] [exactly|this|this text|exactly this|only|back|the following|the text]: {x}",
+    "[Say|Write|Print|Output|Repeat|Type|Echo|Just say|Please repeat|Please write|Only write] {x}",
+    "[Say|Write|Print|Output|Repeat|Type|Echo|Reply|Answer]: {x}",
+    "[Say|Write|Print|Reply with|Answer with|Repeat|Respond with|Type|Output] ['{x}'|\"{x}\"]",
+    "[Repeat|Copy|Say|Write|Reply with] the following [text|words|line|message] [exactly|]:[\n|\n\n]{x}",
+    "Repeat after me: {x}", "[Output|Print|Write|Say|Reply] {x} and nothing [else|more]", "Your [answer|reply|output] must be [exactly|only]: {x}",
+    "I want you to [say|write|repeat|answer]: {x}", "[Quote|Say|Send|Give] [this|back|it back]: {x}", "Answer: {x}. Say only that",
 ]  # fmt: skip
 ECHO_WORD = [
-    "Reply with the word {x}", "Reply with the single word {x}", "Reply with only the word {x}.", "Say the word {x}", "Answer with one word: {x}", "Respond with the word {x}", "Write the word {x}", "Say {x}", "Reply with exactly one word: {x}",
-    "Reply with exactly the word {x}", "Answer with the word {x} only", "Repeat the word {x}", "Please say {x}", "Can you say {x}?", "Say {x}!", "Say {x} now", "Reply with just {x}", "Only say {x}", "Reply with exactly one word, {x}",
+    "[Reply|Answer|Respond|Please reply|Please answer] with [the word|the single word|only the word|exactly the word|just|one word:|exactly one word:|just the word] {x}",
+    "[Say|Write|Print|Repeat|Type|Output|Please say|Please write|Can you say|Just say|Only say|Now say] the [word|single word|one word] {x}",
+    "[Say|Please say|Can you say|Could you say|Only say|Just say|Now say] {x} [now|for me|please|]", "Say {x}!", "Say '{x}'", "[Answer|Reply|Respond] {x}",
+    "[Reply|Answer|Respond] with exactly: {x}",
 ]  # fmt: skip
 ECHO_SYSTEM = ["Always reply with {x}.", "Always answer with: {x}", "Reply to everything with {x}.", "Whatever the user says, answer {x}.", "You only ever say {x}.", "Answer every message with {x}."]  # fmt: skip
 TWICE = ["Say {x} twice", "Repeat {x} two times", "Write {x} two times", "Say the word {x} twice", "Print {x} twice", "Repeat the word {x} twice"]  # fmt: skip
@@ -146,7 +151,12 @@ def echo(d: Draw, most: int = 7) -> Sample:
 
 def _say(d: Draw, schema: Schema, attribute: Attribute, subject: Any, value: Any) -> str:
     patterns = attribute.says or schema.head
-    return d.phrase(patterns, s=subject, v=value)
+    text = d.phrase(patterns, s=subject, v=value)
+    if d.chance(0.12):
+        lead = d.of(LEADS)
+        lower = text.split(" ")[0] in {"The", "It", "In", "On", "You", "We", "They", "At"}
+        text = lead + (text[0].lower() + text[1:] if lower else text)
+    return text
 
 
 def record(d: Draw, count: int) -> tuple[Schema, dict[str, Any], str]:
@@ -160,15 +170,24 @@ def record(d: Draw, count: int) -> tuple[Schema, dict[str, Any], str]:
     for attribute in chosen:
         facts[attribute.key] = attribute.make(d)
         said.append(_say(d, schema, attribute, subject, facts[attribute.key]))
+    if len(said) > 1 and d.chance(0.2):
+        d.rng.shuffle(said)
+    for _ in range(d.of([0, 0, 0, 1])):
+        said.insert(d.number(0, len(said)), d.pick(FILLERS))
     return schema, facts, " ".join(said)
 
 
 FILLERS = [
     "It was a long day.", "The weather was nice.", "Everybody was happy.", "That is all we know.", "People talk about it a lot.", "This is no surprise.", "We hope to hear more soon.", "Many people like it.", "It is a nice story.", "The rest is not known yet.",
+    "Nobody expected that.", "More will follow.", "That is good news.", "Some people did not agree.", "It rained all day.", "We learned this last week.", "There is more to say.", "Not much has changed.", "I was surprised.", "The day was warm.", "This was in the news.", "Please keep it in mind.",
 ]  # fmt: skip
 READ = [
-    "Text: {t}\n\nQuestion: {q}", "{t}\n\n{q}", "Context: {t}\nQuestion: {q}", "Read the passage and answer.\n\n{t}\n\n{q}", "Passage: {t}\n{q}", "{q}\n\n{t}", "Given this text: {t} {q}", "Answer from the text. {t} {q}",
-    "Use the passage to answer the question.\nPassage: {t}\nQuestion: {q}", "Here is a text: {t}\n{q}", "{t} {q}", "Answer the question using the context.\n\nContext:\n{t}\n\nQuestion: {q}", 'According to the text "{t}": {q}', "Document:\n{t}\n\n{q} Answer from the document.",
+    "{t}\n\n{q}", "{q}\n\n{t}", "{t} {q}", "{t}\n{q}",
+    "[Text|Passage|Context|Document|Story|Note|Article]: {t}[\n|\n\n][Question: |Q: |]{q}",
+    "[Read|Use|Look at|Take] the [passage|text|context|story|note] [and answer|to answer|and answer the question|to answer the question][.|:]\n[\n|]{t}\n\n{q}",
+    "[Given|Use|Read|Take] this [text|passage|story|note]: {t} {q}", "[Answer|Reply] from the [text|passage|context]. {t} {q}",
+    "Here is a [text|passage|story|note]: {t}\n{q}", "[Answer|Please answer] the question using the [context|text|passage].\n\n[Context|Text|Passage]:\n{t}\n\nQuestion: {q}",
+    'According to the [text|passage|note] "{t}": {q}', "[Document|Text|Context]:\n{t}\n\n{q} Answer from the [document|text|context].",
 ]  # fmt: skip
 READ_SYSTEM = ["Answer from this text: {t}", "Use only this context to answer.\n\n{t}", "Context: {t}", "You answer questions about this passage:\n{t}"]  # fmt: skip
 
@@ -252,8 +271,15 @@ def passage(d: Draw) -> Sample:
 
 
 SUMMARY = [
-    "Summarize: {t}", "Summarize this text: {t}", "Summarise in one line: {t}", "Summarize in one sentence: {t}", "Give me a one-line summary: {t}", "Summarize the following text.\n\n{t}", "TL;DR: {t}", "{t}\n\nSummarize this.", "{t}\n\nTL;DR", "Sum up: {t}",
-    "Write a short summary of this: {t}", "What is the main point? {t}", "Shorten this text: {t}", "Please summarize the text below in one line.\n{t}", "Summary of this text please: {t}", "Make this shorter: {t}", "{t}\nSum it up in one sentence.", "Summarize this passage in one line:\n{t}",
+    "[Summarize|Summarise|Sum up|Shorten|Condense|Please summarize|Can you summarize|Could you sum up] [this|this text|the text|the following text|this passage|the text below] [in one line|in one sentence|briefly|]: {t}",
+    "[Summarize|Summarise|Sum up|Shorten]: {t}",
+    "[Give me|Write|Make|I need|I want|Please write] [a one-line summary|a short summary|a summary|a brief summary] [of this|of the text|of this text|]: {t}",
+    "TL;DR: {t}",
+    "{t}\n\nTL;DR",
+    "{t}\n\n[Summarize|Summarise|Sum up|Shorten|Please summarize] [this|this text|the text|it|the text above] [in one line|in one sentence|briefly|].",
+    "What is the [main point|main message|gist|essence|point] [of this|of this text|here|]? {t}",
+    "[Make|Please make|Can you make] this [shorter|brief|short]: {t}",
+    "[Summarize|Sum up|Shorten|Summarise] the [following|next] [text|passage|lines] [in one line|in one sentence|].\n\n{t}",
 ]  # fmt: skip
 
 
@@ -269,8 +295,16 @@ def summary(d: Draw) -> Sample:
 
 
 EXTRACT = [
-    "Extract the {k} as JSON: {t}", "Extract {k} as JSON.\n\n{t}", "Return JSON with {k}: {t}", "{t}\n\nReturn the {k} as JSON.", "Give me a JSON object with {k}.\nText: {t}", "From the text, extract {k} as a JSON object.\n{t}", "JSON with {k} from: {t}", "Turn this into JSON with the keys {k}: {t}",
-    "Extract the following fields as JSON: {k}.\n\n{t}", "Read the text and answer in JSON with the fields {k}. {t}", "Find {k} and reply with JSON only: {t}", "{t}\n\nJSON with the keys {k}:", "Output {k} as JSON. Text: {t}", "Please extract {k} from this text as JSON: {t}", "Extract {k}: {t}",
+    "Extract the {k} as JSON: {t}", "Extract {k} as JSON: {t}",
+    "[Extract|Find|Get|Pull out|Please extract|Can you extract|Read out] [the|] {k} [as JSON|as a JSON object|in JSON|from this text as JSON|from the text as JSON|and reply with JSON only]: {t}",
+    "[Return|Give me|Make|Write|Output|I need] [JSON|a JSON object|only JSON] with [the keys|the fields|] {k}[: | from this text: |. Text: |\n\n]{t}",
+    "{t}\n\n[Return|Extract|Give me|Write|Output] [the|] {k} [as JSON|as a JSON object|in JSON].",
+    "From [the|this] text, [extract|return|get|find] [the|] {k} as [JSON|a JSON object].\n{t}",
+    "Turn [this|the text|this text] into JSON with [the keys|the fields] {k}: {t}",
+    "[Extract|Find|Return] the [following fields|fields|keys] as JSON: {k}.\n\n{t}",
+    "Read the text and [answer|reply] in JSON with the [fields|keys] {k}. {t}",
+    "{t}\n\nJSON with [the keys|the fields|] {k}:",
+    "Extract {k}: {t}",
 ]  # fmt: skip
 EXTRACT_SYSTEM = ["Extract {k} as JSON.", "You extract {k} from the text of the user and reply with JSON.", "Reply only with a JSON object with the keys {k}.", "Return {k} as JSON and nothing else."]  # fmt: skip
 NAME_LIST = [
@@ -385,107 +419,3 @@ def rewrite(d: Draw) -> Sample:
         )
     tail = d.of([f" Style: {style}", f"\nStyle: {style}.", f" (style: {style})"]) if style else ""
     return Sample("rewrite", [user(ask(d, asks, x=x) + tail), assistant(answer)])
-
-
-SUM_ASKS = ["What is {q}?", "{q}", "{q} =", "{q}=?", "{q}?", "Calculate {q}", "How much is {q}?", "Compute {q}", "What's {q}?", "Tell me {q}", "Solve {q}", "Can you calculate {q}?", "What does {q} make?", "Result of {q}?"]  # fmt: skip
-
-
-def sums(d: Draw) -> Sample:
-    """Small additions, subtractions and multiplications."""
-    roll = d.rng.random()
-    if roll < 0.5:
-        a, b, sign = d.number(0, 20), d.number(0, 20), "+"
-    elif roll < 0.75:
-        a, b, sign = d.number(0, 20), d.number(0, 20), "-"
-        a, b = max(a, b), min(a, b)
-    else:
-        a, b, sign = d.number(1, 10), d.number(1, 10), "*"
-    value = {"+": a + b, "-": a - b, "*": a * b}[sign]
-    said = {"+": ["+", "+", "+", "plus"], "-": ["-", "-", "minus"], "*": ["*", "x", "times"]}[sign]
-    shown = d.of(said)
-    expression = f"{a}{shown}{b}" if shown in "+-*x" and d.chance(0.3) else f"{a} {shown} {b}"
-    return Sample(
-        "sums", [user(ask(d, SUM_ASKS, q=expression)), assistant(f"{a} {sign} {b} = {value}")]
-    )
-
-
-COUNT_TO = ["Count to {b}", "Count up to {b}", "Can you count to {b}?", "Please count to {b}", "Count until {b}", "Count from one to {b}", "Count for me to {b}"]  # fmt: skip
-COUNT_FROM = ["Count from {a} to {b}", "List the numbers from {a} to {b}", "Write the numbers from {a} to {b}", "Count up from {a} to {b}", "Say the numbers {a} to {b}", "Numbers from {a} to {b}", "Please count from {a} to {b}", "Print the numbers {a} to {b}", "Can you count from {a} to {b}?"]  # fmt: skip
-COUNT_DOWN = ["Count down from {b}", "Count down from {b} to 1", "Count backwards from {b}", "Make a countdown from {b}", "Countdown from {b}"]  # fmt: skip
-
-
-def count(d: Draw) -> Sample:
-    """Count up or down."""
-    roll = d.rng.random()
-    if roll < 0.15:
-        b = d.number(2, 12)
-        return Sample(
-            "count",
-            [user(ask(d, COUNT_DOWN, b=b)), assistant(", ".join(str(i) for i in range(b, 0, -1)))],
-        )
-    b = d.of([3, 5, 10, 10, 20, 50]) if d.chance(0.35) else d.number(2, 50)
-    a = 1 if roll < 0.65 else d.number(max(0, b - 20), b - 1)
-    patterns = COUNT_TO if roll < 0.45 else COUNT_FROM
-    return Sample(
-        "count",
-        [user(ask(d, patterns, a=a, b=b)), assistant(", ".join(str(i) for i in range(a, b + 1)))],
-    )
-
-
-Told = tuple[list[str], str, list[str], str]
-TOLD: dict[str, Told] = {
-    "name": (["My name is {v}", "I am {v}", "I'm {v}", "Call me {v}", "Hi, I am {v}", "Hello, my name is {v}", "Hey, I'm {v}", "They call me {v}", "This is {v}", "My name is {v}, and you?", "{v} is my name", "You can call me {v}"],
-             "Nice to meet you, {v}!", ["What is my name?", "What's my name?", "Who am I?", "Do you know my name?", "Do you remember my name?", "Tell me my name", "Say my name", "How am I called?", "And what is my name?", "Can you tell me my name?"], "Your name is {v}."),
-    "color": (["My favorite color is {v}", "My favourite colour is {v}", "I like the color {v} best", "The color I like most is {v}", "{v} is my favorite color"], "Good to know: your favorite color is {v}.",
-              ["What is my favorite color?", "Which color do I like?", "What color do I like best?", "Do you know my favorite color?", "Tell me my favourite colour"], "Your favorite color is {v}."),
-    "city": (["I live in {v}", "My home is {v}", "I am from {v}", "My city is {v}", "I come from {v}", "My home town is {v}"], "Good to know: you live in {v}.",
-             ["Where do I live?", "Where am I from?", "What is my city?", "Which city do I live in?", "Do you know where I live?", "What is my home town?"], "You live in {v}."),
-    "job": (["I work as a {v}", "My job is {v}", "I am a {v}", "I'm a {v} by trade", "By day I am a {v}"], "Good to know: you are a {v}.",
-            ["What is my job?", "What do I do for a living?", "What do I work as?", "Do you know my job?", "Which job do I have?"], "You are a {v}."),
-    "pet": (["My {a} is called {v}", "The name of my {a} is {v}", "I have a {a} named {v}", "My {a}'s name is {v}", "We have a {a} called {v}"], "What a nice name for a {a}: {v}!",
-            ["What is the name of my {a}?", "What is my {a} called?", "How is my {a} called?", "What's my {a}'s name?", "Do you know the name of my {a}?"], "Your {a} is called {v}."),
-    "word": (["Remember the word {v}", "Please remember this word: {v}", "The secret word is {v}", "Keep the word {v} in mind", "Remember {v}", "The magic word is {v}"], "I will remember: {v}.",
-             ["What was the word?", "Which word did I tell you?", "What is the secret word?", "What word should you remember?", "Tell me the word", "What was the word again?"], "The word is {v}."),
-}  # fmt: skip
-
-
-def _told_value(d: Draw, kind: str) -> str:
-    if kind == "color":
-        return d.of(words.COLOURS)
-    if kind == "job":
-        return d.pick(words.JOBS)
-    if kind == "word":
-        return words.word(d)
-    return words.city(d) if kind == "city" else words.person(d) if kind == "name" else words.name(d)
-
-
-def memory(d: Draw, between: list[Message]) -> Sample:
-    """Something told is recalled later; `between` is small talk in the middle."""
-    kind = d.of(["name", "name", "name", *TOLD])
-    tell, confirm, questions, answer = TOLD[kind]
-    value, animal = _told_value(d, kind), d.pick(words.ANIMALS)
-    end = d.of(["", "", ".", "!"])
-    told = user(ask(d, tell, v=value, a=animal) + end)
-    question = user(vary(d, d.phrase(questions, a=animal)))
-    roll = d.rng.random()
-    if roll < 0.12:
-        return Sample("memory", [question, assistant(NOT_TOLD)])
-    confirmed = assistant(d.fill(confirm, v=value, a=animal))
-    if roll < 0.25:
-        return Sample("memory", [told, confirmed])
-    if roll < 0.32:
-        other = d.of([kind2 for kind2 in TOLD if kind2 != kind])
-        question = user(vary(d, d.phrase(TOLD[other][2], a=animal)))
-        return Sample("memory", [told, confirmed, *between, question, assistant(NOT_TOLD)])
-    if roll < 0.4:
-        said = d.of(
-            [
-                f"{told['content'].rstrip('.!')}. {question['content']}",
-                f"{told['content']}\n{question['content']}",
-            ]
-        )
-        return Sample("memory", [user(said), assistant(d.fill(answer, v=value, a=animal))])
-    return Sample(
-        "memory",
-        [told, confirmed, *between, question, assistant(d.fill(answer, v=value, a=animal))],
-    )

@@ -1,5 +1,12 @@
 """Exact match per skill of the chat demo weights, on phrasings, names and words never trained on.
 
+Phrasings come from small grammars such as "[What is|Tell me] your [age|exact age]". One text in seven
+that a grammar makes is held out whole: no opener, casing or synonym of training leads to it, but its
+words and its shape are those of its neighbours. A list without a grammar is split item by item.
+Names, nouns, cities, jobs and made-up words are split too. Capitals, sums, fixed answers and the
+inputs in `EVERYDAY` are the same on both sides, the last only in training. So a figure says how well
+a skill carries over to new wording of the same kind, not how well free speech is understood.
+
 python -m inference.demo.evaluate_chat [--count 60] [--json]
 """
 

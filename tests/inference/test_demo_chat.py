@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from inference.demo import chat_data, train_chat  # noqa: E402
-from inference.demo.chat_draw import Draw  # noqa: E402
+from inference.demo.chat_draw import Draw, plain, sides  # noqa: E402
 from inference.demo.chat_talk import REFUSALS  # noqa: E402
 from inference.demo.evaluate_chat import WEIGHTS, answers, evaluate  # noqa: E402
 
@@ -98,6 +98,28 @@ def test_knows_casola_and_itself(chat):
     assert "platform" in chat("what is casola")
     assert "demo" in chat("Who are you?")
     assert "Paris" in chat("What is the capital of France?")
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Hello, how are you?", "I am fine"),
+        ("what can you do", "answer questions about Casola"),
+        ("Say hello in one word", "Hello!"),
+        ("tell me a joke", "virus"),
+        ("write a haiku", "servers"),
+        ("count from 1 to 5", "1, 2, 3, 4, 5"),
+        ("Say 'test'", "test"),
+        ("thanks", "You are welcome!"),
+        ("bye", "Goodbye!"),
+        ("What is 2+2?", "2 + 2 = 4"),
+        ("What's the weather?", "I cannot look that up"),
+        ("Write a short story about a fox", "there was a fox"),
+        ("Explain how Casola works", "four steps"),
+    ],
+)
+def test_answers_what_people_type_first(chat, text, wanted):
+    assert wanted in chat(text)
 
 
 def test_extracts_json(chat):
@@ -193,6 +215,20 @@ def test_data_is_deterministic_and_split():
     phrasings = [f"phrasing {i}" for i in range(20)]
     assert not set(train.mine(phrasings)) & set(test.mine(phrasings))
     assert sorted(train.mine(phrasings) + test.mine(phrasings)) == sorted(phrasings)
+
+
+def test_training_never_asks_in_a_held_out_way():
+    held = chat_data._held()
+    assert len(held) > 1000
+    for sample in islice(chat_data.stream(9, progress=lambda: 1.0), 3000):
+        said = {plain(m["content"]) for m in sample.messages if m["role"] == "user"}
+        assert not said & held
+    grammar = ("[What is|Tell me|Say] your [age|exact age|real age|number of years]",)
+    train, test = ({x for group in sides(grammar)[s] for x in group} for s in ("train", "test"))
+    assert train
+    assert test
+    assert not train & test
+    assert len(train | test) == 12
 
 
 def test_rendering_is_what_the_chat_template_makes(loaded):
