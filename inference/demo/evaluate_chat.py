@@ -16,6 +16,7 @@ import argparse
 import json
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import torch
@@ -62,18 +63,18 @@ def evaluate(
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
     model.eval()
-    scores: dict[str, float] = {}
+    asked = [(skill, sample) for skill in SKILLS for sample in evaluation(skill, count, seed)]
+    given = answers(model, tokenizer, [prompt_of(sample) for _, sample in asked])
+    right = dict.fromkeys(SKILLS, 0)
     wrong: list[tuple[str, str, str, str]] = []
-    for skill in SKILLS:
-        samples = evaluation(skill, count, seed)
-        given = answers(model, tokenizer, [prompt_of(sample) for sample in samples])
-        right = [text in sample.accept for text, sample in zip(given, samples, strict=True)]
-        scores[skill] = sum(right) / len(right)
-        wrong += [
-            (skill, prompt_of(sample), render(sample)[-1][0].removesuffix("<|im_end|>"), text)
-            for ok, text, sample in zip(right, given, samples, strict=True)
-            if not ok
-        ]
+    for (skill, sample), text in zip(asked, given, strict=True):
+        if text in sample.accept:
+            right[skill] += 1
+            continue
+        wanted = render(sample)[-1][0].removesuffix("<|im_end|>")
+        wrong.append((skill, prompt_of(sample), wanted, text))
+    asked_of = Counter(skill for skill, _ in asked)
+    scores = {skill: found / asked_of[skill] for skill, found in right.items()}
     return scores, wrong
 
 
