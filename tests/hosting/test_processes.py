@@ -9,9 +9,11 @@ import sys
 
 import psutil
 import pytest
+from django_q.cluster import get_mp_context
 
 from casola_site.core import processes
 from inference import node_lock, stopping
+from inference.management.commands.qnode import MendableQueue
 from inference.worker_board import WorkerBoard
 from tests.waiting import until
 
@@ -98,3 +100,17 @@ def test_the_board_counts_living_busy_workers(child):
     assert board.busy() == 1
     board.write(0, pid=child.pid, busy=False)
     assert board.busy() == 0
+
+
+def test_the_only_readers_lock_is_freed_wherever_it_died():
+    queue = MendableQueue()
+    reader = get_mp_context().Process(target=queue._rlock.acquire)  # dies before it says so
+    reader.start()
+    reader.join()
+    queue.put("kept")
+    assert not queue.mend(reader.pid)
+    queue.mend_only_reader()
+    assert queue.get() == "kept"
+    queue.mend_only_reader()  # harmless when nobody held it
+    queue.put("next")
+    assert queue.get() == "next"

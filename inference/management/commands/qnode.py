@@ -74,6 +74,12 @@ class MendableQueue(multiprocessing.queues.Queue):
         self._sem.release()
         return ForkingPickler.loads(packed)
 
+    def mend_only_reader(self) -> None:
+        """Free the read lock after the only process that ever reads has died, wherever it was."""
+        self._rlock.acquire(block=False)
+        PID.pack_into(self._reader_pid, 0, 0)
+        self._rlock.release()
+
     def mend(self, dead: int) -> bool:
         """Free the read lock if this dead process held it."""
         if not dead or PID.unpack_from(self._reader_pid, 0)[0] != dead:
@@ -114,6 +120,8 @@ class HostedSentinel(Sentinel):
 
     def reincarnate(self, process: BaseProcess) -> None:
         """Replace a dead child, first taking back a lock it may have held."""
+        if process == self.monitor:
+            self.result_queue.mend_only_reader()
         for shared in (self.task_queue, self.result_queue):
             if shared.mend(process.pid):
                 logger.warning("took back the queue's lock from the killed process %d", process.pid)
