@@ -102,15 +102,14 @@ def test_the_board_counts_living_busy_workers(child):
     assert board.busy() == 0
 
 
-def test_the_only_readers_lock_is_freed_wherever_it_died():
+def test_a_lock_is_freed_whose_holder_died_before_it_said_so():
     queue = MendableQueue()
-    reader = get_mp_context().Process(target=queue._rlock.acquire)  # dies before it says so
+    reader = get_mp_context().Process(target=queue._rlock.acquire)
     reader.start()
     reader.join()
     queue.put("kept")
-    assert not queue.mend(reader.pid)
-    queue.mend_only_reader()
+    assert queue.mend(reader.pid)
     assert queue.get() == "kept"
-    queue.mend_only_reader()  # harmless when nobody held it
+    assert not queue.mend(reader.pid)  # nobody holds it now
     queue.put("next")
     assert queue.get() == "next"

@@ -44,6 +44,7 @@ from inference.worker_board import WorkerBoard
 
 CYCLE_SECONDS = 0.5
 LOOK_SECONDS = 0.1
+LOOKS = 5  # at a lock that is held although no reader says so
 FLUSH_SECONDS = 3.0  # results on their way to the database when the last worker has ended
 CLUSTER = re.compile(r"default|gpu-[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 PID = struct.Struct("=I")
@@ -74,18 +75,25 @@ class MendableQueue(multiprocessing.queues.Queue):
         self._sem.release()
         return ForkingPickler.loads(packed)
 
-    def mend_only_reader(self) -> None:
-        """Free the read lock after the only process that ever reads has died, wherever it was."""
-        self._rlock.acquire(block=False)
-        PID.pack_into(self._reader_pid, 0, 0)
-        self._rlock.release()
-
     def mend(self, dead: int) -> bool:
         """Free the read lock if this dead process held it."""
-        if not dead or PID.unpack_from(self._reader_pid, 0)[0] != dead:
+        if not dead:
+            return False
+        if PID.unpack_from(self._reader_pid, 0)[0] != dead and not self._is_held_by_nobody():
             return False
         PID.pack_into(self._reader_pid, 0, 0)
         self._rlock.release()
+        return True
+
+    def _is_held_by_nobody(self) -> bool:
+        """A reader that was killed just before it said that it had the lock, or just after."""
+        for _ in range(LOOKS):
+            if PID.unpack_from(self._reader_pid, 0)[0]:
+                return False
+            if self._rlock.acquire(block=False):
+                self._rlock.release()
+                return False
+            time.sleep(LOOK_SECONDS / LOOKS)
         return True
 
 
@@ -120,8 +128,6 @@ class HostedSentinel(Sentinel):
 
     def reincarnate(self, process: BaseProcess) -> None:
         """Replace a dead child, first taking back a lock it may have held."""
-        if process == self.monitor:
-            self.result_queue.mend_only_reader()
         for shared in (self.task_queue, self.result_queue):
             if shared.mend(process.pid):
                 logger.warning("took back the queue's lock from the killed process %d", process.pid)
