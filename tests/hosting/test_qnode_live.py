@@ -90,8 +90,6 @@ def test_killed_idle_worker_does_no_harm_to_the_others(world):
 
 
 def test_killed_idle_worker_of_the_default_cluster(world):
-    if connections[ALIAS].vendor != "postgresql":
-        pytest.skip("seldom not taken up on SQLite: see docs/known-issues.md")
     node = world.start("default")
     for worker in node.workers():
         worker.kill()
@@ -138,8 +136,6 @@ def test_killed_sentinel_ends_everything_with_an_error_code(world):
 
 
 def test_killed_pusher_and_monitor_are_replaced(world):
-    if connections[ALIAS].vendor != "postgresql":
-        pytest.skip("seldom not taken up on SQLite: see docs/known-issues.md")
     node = world.start("default")
     for process in node.children()[-2:]:
         process.kill()

@@ -20,7 +20,7 @@ import sys
 import time
 import uuid
 from argparse import ArgumentParser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.process import BaseProcess
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -44,6 +44,7 @@ from inference.worker_board import WorkerBoard
 
 CYCLE_SECONDS = 0.5
 LOOK_SECONDS = 0.1
+TIMER_SECONDS = 0.5
 LOOKS = 5  # at a lock that is held although no reader says so
 FLUSH_SECONDS = 3.0  # results on their way to the database when the last worker has ended
 CLUSTER = re.compile(r"default|gpu-[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
@@ -97,6 +98,34 @@ class MendableQueue(multiprocessing.queues.Queue):
         return True
 
 
+class Timer:
+    """A worker's countdown, shared with the guard. The stock one is read under a lock that a killed
+    worker may hold, and the guard would wait for it for ever."""
+
+    def __init__(self) -> None:
+        self._cell = get_mp_context().RawValue("f", -1)
+        self._lock = get_mp_context().Lock()
+
+    @property
+    def value(self) -> float:
+        """Seconds left; -1 idle, -2 recycled, 0 too late."""
+        return self._cell.value
+
+    @value.setter
+    def value(self, seconds: float) -> None:
+        self._cell.value = seconds
+
+    @contextlib.contextmanager
+    def get_lock(self) -> Iterator[None]:
+        """The lock, or none when its holder does not give it back soon."""
+        held = self._lock.acquire(timeout=TIMER_SECONDS)
+        try:
+            yield
+        finally:
+            if held:
+                self._lock.release()
+
+
 class HostedSentinel(Sentinel):
     """django-q's sentinel: its children die with it, a killed idle worker does no harm, and it
     stops although some workers have ended for good."""
@@ -108,6 +137,10 @@ class HostedSentinel(Sentinel):
         self.result_queue = MendableQueue()
         self._board = board
         self.start()
+
+    def spawn_worker(self) -> None:
+        """Start a worker with a countdown of ours."""
+        self.spawn_process(worker, self.task_queue, self.result_queue, Timer(), self.timeout)
 
     def spawn_process(self, target: Callable[..., None], *args: Any) -> BaseProcess:
         """Start a worker (known to the board), the pusher or the monitor."""
