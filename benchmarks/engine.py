@@ -22,9 +22,11 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from inference.contracts.chat import Sampling
+from inference.runners.answers import PlainAnswer
 from inference.runners.attention import IMPLEMENTATION
 from inference.runners.base import Delta, Ended, Event, Failed
 from inference.runners.device import float_type
+from inference.runners.forward import RaggedForward
 from inference.runners.generation import Generation
 from inference.runners.sampling import Choice, SamplingDefaults
 from inference.runners.slots import CacheLayout, SlotCache
@@ -77,7 +79,7 @@ def run_engine(model: Qwen3ForCausalLM, streams: int, options: argparse.Namespac
     cache = SlotCache(
         layout, slots=streams, context=2048, budget=streams * 2048 * layout.bytes_per_token
     )
-    engine = TokenEngine(model, cache, eos_ids=(), limits=EngineLimits(10**9))
+    engine = TokenEngine(RaggedForward(model, cache), cache, eos_ids=(), limits=EngineLimits(10**9))
     work = workload(streams * options.rounds, config.vocab_size)
     first: dict[str, float] = {}
     gaps: list[float] = []
@@ -109,7 +111,9 @@ def run_engine(model: Qwen3ForCausalLM, streams: int, options: argparse.Namespac
             ended.acquire()
         sent[str(number)] = time.perf_counter()
         choice = Choice(sampling, SamplingDefaults())
-        engine.submit(Generation(str(number), prompt, count, choice, TextStream(NoText())))
+        engine.submit(
+            Generation(str(number), prompt, count, choice, PlainAnswer(TextStream(NoText())))
+        )
     for _ in range(min(streams, len(work))):
         ended.acquire()
     spent = time.perf_counter() - began

@@ -12,6 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+CONTENT = "content"
+REASONING = "reasoning"
+ARGUMENTS = "arguments"
+
 
 @dataclass(frozen=True, slots=True)
 class Units:
@@ -20,6 +24,7 @@ class Units:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cached_tokens: int = 0
+    reasoning_tokens: int = 0
     compute_ms: int = 0
 
 
@@ -33,16 +38,35 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """New text (never half a UTF-8 character); `completion_tokens` counts all so far."""
+    """A new piece of one choice of the answer (never half a UTF-8 character).
+
+    `completion_tokens` counts all tokens of the request so far. `kind` says what `text` belongs to:
+    CONTENT, REASONING or ARGUMENTS of the tool call number `call`, whose id and function name come
+    once, in `opens`. `logprobs` are OpenAI's objects, one per token, where they were asked for.
+    `reason` ends this choice; a request of a single choice may leave that to Ended.
+    """
 
     request_id: str
     text: str
     completion_tokens: int
+    choice: int = 0
+    kind: str = CONTENT
+    call: int = 0
+    opens: tuple[str, str] | None = None
+    logprobs: tuple[dict[str, Any], ...] = ()
+    reason: str | None = None
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is nothing but content of the first choice."""
+        extras = self.choice or self.opens or self.logprobs or self.reason
+        return self.kind == CONTENT and not extras
 
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """Terminal. `reason` is stop, length or cancelled; `result` is for runners without deltas."""
+    """Terminal. `reason` (stop, length, tool_calls or cancelled) is that of all choices that have
+    not ended by themselves; `result` is for runners without deltas."""
 
     request_id: str
     reason: str

@@ -8,36 +8,38 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GenerationConfig,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
-from transformers.utils.logging import disable_progress_bar
+from transformers import PreTrainedModel
 
 from inference.contracts.chat import TASK, ChatInput
-from inference.runners.attention import IMPLEMENTATION, Chunk, RaggedStep, running
+from inference.runners.answers import PlainAnswer
+from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
-from inference.runners.device import float_type, free_bytes, resident_bytes
+from inference.runners.device import float_type, resident_bytes
+from inference.runners.forward import RaggedForward
 from inference.runners.generation import OPEN_RESERVE, Generation
-from inference.runners.model_folder import check_folder, read_json, weight_bytes
+from inference.runners.loading import (
+    cache_budget,
+    cache_layout,
+    context_length,
+    eos_ids,
+    load_model,
+    load_tokenizer,
+    read_config,
+    sampling_defaults,
+    tensors,
+    workspace_bytes,
+)
+from inference.runners.model_folder import check_folder, weight_bytes
 from inference.runners.prompt import PromptBuilder
 from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
 from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
 from inference.runners.text import DetokenizerFactory, TextStream
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 
-USUAL_ROW_TOKENS = 2048
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
-KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
 
 
 class ChatRunner:
@@ -76,14 +78,14 @@ class ChatRunner:
     def estimate(cls, config: RunnerConfig) -> Memory:
         """See Runner."""
         folder = check_folder(config.path)
-        model_config = _read_config(folder)
+        model_config = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         weights = weight_bytes(folder, dtype.itemsize)
-        layout = _layout(model_config, dtype, torch.device(config.device))
-        workspace = _workspace(model_config, config, dtype)
-        context = _context_length(model_config, config)
+        layout = cache_layout(model_config, dtype, torch.device(config.device))
+        workspace = workspace_bytes(model_config, config, dtype)
+        context = context_length(model_config, config)
         return Memory(
-            weights, _cache_budget(config, layout, context, weights + workspace), workspace
+            weights, cache_budget(config, layout, context, weights + workspace), workspace
         )
 
     def load(self, on_progress: Callable[[float, str], None]) -> Memory:
@@ -115,7 +117,7 @@ class ChatRunner:
             prompt=prompt,
             limit=limit,
             choice=Choice(chat.sampling, self._defaults),
-            text=TextStream(self._detokenizers(), chat.stop),
+            answer=PlainAnswer(TextStream(self._detokenizers(), chat.stop)),
             processors=penalties_for(chat.sampling, self._defaults, prompt),
             open_ended=chat.max_tokens is None,
             ignore_eos=chat.ignore_eos,
@@ -157,30 +159,30 @@ class ChatRunner:
         config = self._config
         on_progress(0.0, "checking")
         folder = check_folder(config.path)
-        model_config = _read_config(folder)
+        model_config = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
-        layout = _layout(model_config, dtype, device)
+        layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
-        tokenizer = _load_tokenizer(folder)
+        tokenizer = load_tokenizer(folder)
         self._prompts = PromptBuilder(tokenizer)
         self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
         on_progress(0.2, "weights")
-        self._model = _load_model(folder, dtype, device)
-        self._defaults = _sampling_defaults(folder)
-        weights = sum(tensor.nbytes for tensor in _tensors(self._model))
+        self._model = load_model(folder, dtype, device)
+        self._defaults = sampling_defaults(folder)
+        weights = sum(tensor.nbytes for tensor in tensors(self._model))
         on_progress(0.8, "warming up")
-        context = _context_length(model_config, config)
+        context = context_length(model_config, config)
         workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
-        workspace = max(workspace, _workspace(model_config, config, dtype))
-        budget = _cache_budget(config, layout, context, weights + workspace)
+        workspace = max(workspace, workspace_bytes(model_config, config, dtype))
+        budget = cache_budget(config, layout, context, weights + workspace)
         self._cache = SlotCache(layout, slots=config.slots, context=context, budget=budget)
         self._context = self._cache.context
         self._memory = Memory(weights, self._cache.bytes_total, workspace)
         self._engine = TokenEngine(
-            self._model,
+            RaggedForward(self._model, self._cache),
             self._cache,
-            eos_ids=_eos_ids(self._model.generation_config, tokenizer),
+            eos_ids=eos_ids(self._model.generation_config, tokenizer),
             limits=self._engine_limits(),
             on_fatal=self._tell_fatal,
         )
@@ -258,105 +260,3 @@ class ChatRunner:
         if self._engine is None:
             raise LoadError("the model is not loaded")
         return self._engine
-
-
-def _read_config(folder: Path) -> PretrainedConfig:
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # transformers raises many kinds here
-        raise LoadError(f"config.json is not usable: {error}"[:500]) from error
-    text = config.get_text_config(decoder=True)
-    types = set(getattr(text, "layer_types", None) or ())
-    if unknown := types - KNOWN_LAYER_TYPES:
-        raise LoadError(f"layers of type {', '.join(sorted(unknown))} are not supported")
-    return text
-
-
-def _layout(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> CacheLayout:
-    heads = config.num_attention_heads
-    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
-    layers = config.num_hidden_layers
-    return CacheLayout((kv_heads,) * layers, (dim,) * layers, dtype, device)
-
-
-def _context_length(config: PretrainedConfig, runner: RunnerConfig) -> int:
-    """The model's context; rotary scalings that change with the longest row stay unscaled."""
-    context = config.max_position_embeddings
-    scaling = getattr(config, "rope_parameters", None) or {}
-    if scaling.get("rope_type") in {"dynamic", "longrope"}:
-        context = scaling.get("original_max_position_embeddings") or context
-    return min(context, runner.max_context or context)
-
-
-def _workspace(config: PretrainedConfig, runner: RunnerConfig, dtype: torch.dtype) -> int:
-    """Bytes of one full step, roughly: activations of a layer, and the logits in float32."""
-    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
-    activations = (PREFILL_TOKENS + runner.slots) * (6 * config.hidden_size + 3 * wide)
-    return activations * dtype.itemsize + 3 * 4 * runner.slots * config.vocab_size
-
-
-def _cache_budget(config: RunnerConfig, layout: CacheLayout, context: int, taken: int) -> int:
-    """Bytes for the cache: what the memory budget leaves, at most all slots at full context.
-
-    Without a memory budget: every slot at USUAL_ROW_TOKENS, but at least one at full context, and
-    at most half of what is free.
-    """
-    full_row = round_up(context, LENGTH_STEP) * layout.bytes_per_token
-    if config.memory_budget is not None:
-        budget = min(config.memory_budget - taken, config.slots * full_row)
-    else:
-        usual_row = min(full_row, USUAL_ROW_TOKENS * layout.bytes_per_token)
-        usual = max(config.slots * usual_row, full_row)
-        budget = min(usual, free_bytes(config.device) // 2)
-    if budget < min(LENGTH_STEP * layout.bytes_per_token, full_row):
-        raise LoadError("the memory budget leaves no room for the cache")
-    return budget
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
-    if not tokenizer.is_fast:
-        raise LoadError("the tokenizer has no fast version (tokenizer.json)")
-    if not tokenizer.chat_template:
-        raise LoadError("the tokenizer has no chat template")
-    return tokenizer
-
-
-def _load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
-    disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=dtype,
-        attn_implementation=IMPLEMENTATION,
-        local_files_only=True,
-        trust_remote_code=False,
-        use_safetensors=True,
-    )
-    return model.to(device).eval().requires_grad_(False)
-
-
-def _tensors(model: PreTrainedModel) -> list[torch.Tensor]:
-    return [*model.parameters(), *model.buffers()]
-
-
-def _eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
-    eos = config.eos_token_id
-    ids = set(eos) if isinstance(eos, list) else {eos}
-    return (ids | {tokenizer.eos_token_id}) - {None}
-
-
-def _sampling_defaults(folder: Path) -> SamplingDefaults:
-    """What generation_config.json says; `do_sample: false` means greedy.
-
-    Read from the file: what transformers fills in for missing values depends on its version.
-    """
-    file = folder / "generation_config.json"
-    config = read_json(file) if file.exists() else {}
-    names = SamplingDefaults.__dataclass_fields__
-    given = {name: config[name] for name in names if config.get(name) is not None}
-    if config.get("do_sample") is False:
-        given["temperature"] = 0.0
-    return SamplingDefaults(**given)

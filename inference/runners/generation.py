@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inference.runners.answers import AnswerStream
 from inference.runners.base import Units
 from inference.runners.sampling import Choice, LogitProcessor
-from inference.runners.text import TextStream
 
 OPEN_RESERVE = 1024
 
@@ -24,7 +24,7 @@ class Generation:
     prompt: list[int]
     limit: int
     choice: Choice
-    text: TextStream
+    answer: AnswerStream
     processors: Sequence[LogitProcessor] = ()
     open_ended: bool = False
     ignore_eos: bool = False
@@ -51,5 +51,6 @@ class Generation:
         return Units(
             prompt_tokens=len(self.prompt) if self.prefilled else 0,
             completion_tokens=self.completion_tokens,
+            reasoning_tokens=self.answer.reasoning_tokens,
             compute_ms=round(self.compute_s * 1000),
         )

@@ -15,13 +15,15 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import torch
 
-from inference.runners.attention import Chunk, RaggedStep, running
+from inference.runners.answers import Piece
+from inference.runners.attention import Chunk
 from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.forward import Forward
 from inference.runners.generation import OPEN_RESERVE, Generation
 from inference.runners.sampling import sample
 from inference.runners.slots import SlotCache
@@ -47,14 +49,14 @@ class TokenEngine:
 
     def __init__(
         self,
-        model: torch.nn.Module,
+        model: Forward,
         cache: SlotCache,
         *,
         eos_ids: Collection[int],
         limits: EngineLimits,
         on_fatal: Callable[[str], None] | None = None,
     ) -> None:
-        """`model` is a transformers causal language model with slot attention set.
+        """`model` runs one step over the rows of `cache`.
 
         `on_fatal` is called, from the engine thread, after MAX_FAILED_STEPS failures in a row.
         """
@@ -221,31 +223,17 @@ class TokenEngine:
     ) -> tuple[torch.Tensor, list[Generation]]:
         """Run the model; returns logits `[due, vocabulary]` and the requests they belong to."""
         decoding = self._rows[:decode_rows]
-        tokens = [generation.last_token for generation in decoding]
-        lengths = [self._cache.length(row) for row in range(decode_rows)]
+        prefilling = [self._rows[chunk.row] for chunk in chunks]
         due = list(decoding)
-        keep = list(range(decode_rows))
-        for chunk in chunks:
-            generation = self._rows[chunk.row]
-            end = chunk.start + chunk.count
-            tokens += generation.prompt[chunk.start : end]
-            if end == len(generation.prompt):
+        for chunk, generation in zip(chunks, prefilling, strict=True):
+            if chunk.start + chunk.count == len(generation.prompt):
                 due.append(generation)
-                keep.append(len(tokens) - 1)
-        step = RaggedStep(self._cache, lengths, chunks)
-        device = self._cache.layout.device
-        with running(step):
-            logits = self._model(
-                input_ids=torch.tensor([tokens]).to(device, non_blocking=True),
-                position_ids=step.positions[None],
-                use_cache=False,
-                logits_to_keep=torch.tensor(keep, dtype=torch.long).to(device, non_blocking=True),
-            ).logits[0]
+        logits = self._model.run(decoding, chunks, prefilling)
         for row in range(decode_rows):
             self._cache.advance(row, 1)
-        for chunk in chunks:
+        for chunk, generation in zip(chunks, prefilling, strict=True):
             self._cache.advance(chunk.row, chunk.count)
-            self._rows[chunk.row].prefilled += chunk.count
+            generation.prefilled += chunk.count
         return logits, due
 
     def _process(
@@ -279,31 +267,41 @@ class TokenEngine:
         try:
             for processor in generation.processors:
                 processor.accept(token)
-            text, reason = self._advance_text(generation, token)
+            pieces, reason = self._advance(generation, token)
         except Exception:  # the error boundary of one request
             logger.exception("request %s: token could not be taken", generation.request_id)
             self._known.pop(generation.request_id, None)
             events.append(_broken(generation))
             return True
-        if text:
-            events.append(Delta(generation.request_id, text, generation.completion_tokens))
+        count = generation.completion_tokens
+        events += [
+            Delta(
+                generation.request_id,
+                piece.text,
+                count,
+                kind=piece.kind,
+                call=piece.call,
+                opens=piece.opens,
+            )
+            for piece in pieces
+        ]
         if reason is None:
             return False
         self._known.pop(generation.request_id, None)
         events.append(Ended(generation.request_id, reason, generation.units))
         return True
 
-    def _advance_text(self, generation: Generation, token: int) -> tuple[str, str | None]:
-        """The text to send for this token and, if it was the last one, why."""
-        stream = generation.text
+    def _advance(self, generation: Generation, token: int) -> tuple[Sequence[Piece], str | None]:
+        """What to send for this token and, if it was the last one, why."""
+        answer = generation.answer
         if token in self._eos_ids and not generation.ignore_eos:
-            return stream.finish(), "stop"
-        text = stream.push(token)
-        if stream.stopped:
-            return text, "stop"
+            return answer.finish(), answer.reason("stop")
+        pieces = answer.push(token)
+        if answer.stopped:
+            return pieces, answer.reason("stop")
         if generation.completion_tokens >= generation.limit or not self._has_room(generation):
-            return text + stream.finish(), "length"
-        return text, None
+            return [*pieces, *answer.finish()], answer.reason("length")
+        return pieces, None
 
     def _has_room(self, generation: Generation) -> bool:
         """Whether one more token fits into the reservation, extending an open one if need be."""

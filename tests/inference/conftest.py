@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference.runners.forward import RaggedForward
 from inference.runners.token_engine import EngineLimits, TokenEngine
 from tests.inference.tiny_models import (
     cache_for,
@@ -22,7 +23,13 @@ def engines():
         model = model or slot_model(kind)
         cache = cache_for(model, slots=slots, tokens=tokens)
         engine_limits = EngineLimits(**{"waiting_tokens": 10**6, **limits})
-        engine = TokenEngine(model, cache, eos_ids=eos_ids, limits=engine_limits, on_fatal=on_fatal)
+        engine = TokenEngine(
+            RaggedForward(model, cache),
+            cache,
+            eos_ids=eos_ids,
+            limits=engine_limits,
+            on_fatal=on_fatal,
+        )
         made.append(engine)
         return engine
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inference.contracts.chat import Sampling
+from inference.runners.answers import PlainAnswer
 from inference.runners.generation import Generation
 from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
 from inference.runners.text import TextStream
@@ -25,7 +26,7 @@ def generation(request_id, prompt, limit=20, *, stop=(), text=None, **settings):
         prompt=prompt,
         limit=limit,
         choice=Choice(sampling, defaults),
-        text=text or TextStream(Numbers(), stop),
+        answer=PlainAnswer(text or TextStream(Numbers(), stop)),
         processors=penalties_for(sampling, defaults, prompt),
         **extra,
     )

@@ -237,7 +237,7 @@ def test_a_cuda_device_that_is_not_there_is_a_load_error(folder, monkeypatch):
 
 
 def test_one_slot_still_reaches_the_whole_context(folder, monkeypatch):
-    monkeypatch.setattr("inference.runners.chat.USUAL_ROW_TOKENS", 256)
+    monkeypatch.setattr("inference.runners.loading.USUAL_ROW_TOKENS", 256)
     runner = ChatRunner(config(folder, slots=1))
     runner.load(lambda share, text: None)
     assert runner.context == 512

@@ -1,0 +1,136 @@
+"""From a ModelSpec's folder to a loaded causal language model, and what it needs of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils.logging import disable_progress_bar
+
+from inference.runners.attention import IMPLEMENTATION
+from inference.runners.base import LoadError, RunnerConfig
+from inference.runners.device import free_bytes
+from inference.runners.model_folder import read_json
+from inference.runners.sampling import SamplingDefaults
+from inference.runners.slots import LENGTH_STEP, CacheLayout, round_up
+from inference.runners.token_engine import PREFILL_TOKENS
+
+USUAL_ROW_TOKENS = 2048
+KNOWN_LAYER_TYPES = frozenset({"full_attention", "sliding_attention"})
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """The text model's configuration. Raises LoadError for layers nobody here can run."""
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # transformers raises many kinds here
+        raise LoadError(f"config.json is not usable: {error}"[:500]) from error
+    text = config.get_text_config(decoder=True)
+    types = set(getattr(text, "layer_types", None) or ())
+    if unknown := types - KNOWN_LAYER_TYPES:
+        raise LoadError(f"layers of type {', '.join(sorted(unknown))} are not supported")
+    return text
+
+
+def cache_layout(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> CacheLayout:
+    """What one token position needs in the cache."""
+    heads = config.num_attention_heads
+    dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    layers = config.num_hidden_layers
+    return CacheLayout((kv_heads,) * layers, (dim,) * layers, dtype, device)
+
+
+def context_length(config: PretrainedConfig, runner: RunnerConfig) -> int:
+    """The model's context; rotary scalings that change with the longest row stay unscaled."""
+    context = config.max_position_embeddings
+    scaling = getattr(config, "rope_parameters", None) or {}
+    if scaling.get("rope_type") in {"dynamic", "longrope"}:
+        context = scaling.get("original_max_position_embeddings") or context
+    return min(context, runner.max_context or context)
+
+
+def workspace_bytes(config: PretrainedConfig, runner: RunnerConfig, dtype: torch.dtype) -> int:
+    """Bytes of one full step, roughly: activations of a layer, and the logits in float32."""
+    wide = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    activations = (PREFILL_TOKENS + runner.slots) * (6 * config.hidden_size + 3 * wide)
+    return activations * dtype.itemsize + 3 * 4 * runner.slots * config.vocab_size
+
+
+def cache_budget(config: RunnerConfig, layout: CacheLayout, context: int, taken: int) -> int:
+    """Bytes for the cache: what the memory budget leaves, at most all slots at full context.
+
+    Without a memory budget: every slot at USUAL_ROW_TOKENS, but at least one at full context, and
+    at most half of what is free.
+    """
+    full_row = round_up(context, LENGTH_STEP) * layout.bytes_per_token
+    if config.memory_budget is not None:
+        budget = min(config.memory_budget - taken, config.slots * full_row)
+    else:
+        usual_row = min(full_row, USUAL_ROW_TOKENS * layout.bytes_per_token)
+        usual = max(config.slots * usual_row, full_row)
+        budget = min(usual, free_bytes(config.device) // 2)
+    if budget < min(LENGTH_STEP * layout.bytes_per_token, full_row):
+        raise LoadError("the memory budget leaves no room for the cache")
+    return budget
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The folder's tokenizer. Raises LoadError where it is slow or has no chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, local_files_only=True, trust_remote_code=False
+    )
+    if not tokenizer.is_fast:
+        raise LoadError("the tokenizer has no fast version (tokenizer.json)")
+    if not tokenizer.chat_template:
+        raise LoadError("the tokenizer has no chat template")
+    return tokenizer
+
+
+def load_model(folder: Path, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """The weights, with slot attention, ready to run."""
+    disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(
+        folder,
+        dtype=dtype,
+        attn_implementation=IMPLEMENTATION,
+        local_files_only=True,
+        trust_remote_code=False,
+        use_safetensors=True,
+    )
+    return model.to(device).eval().requires_grad_(False)
+
+
+def tensors(model: PreTrainedModel) -> list[torch.Tensor]:
+    """All that the model holds in memory."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """The tokens that end an answer."""
+    eos = config.eos_token_id
+    ids = set(eos) if isinstance(eos, list) else {eos}
+    return (ids | {tokenizer.eos_token_id}) - {None}
+
+
+def sampling_defaults(folder: Path) -> SamplingDefaults:
+    """What generation_config.json says; `do_sample: false` means greedy.
+
+    Read from the file: what transformers fills in for missing values depends on its version.
+    """
+    file = folder / "generation_config.json"
+    config = read_json(file) if file.exists() else {}
+    names = SamplingDefaults.__dataclass_fields__
+    given = {name: config[name] for name in names if config.get(name) is not None}
+    if config.get("do_sample") is False:
+        given["temperature"] = 0.0
+    return SamplingDefaults(**given)
