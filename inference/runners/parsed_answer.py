@@ -15,7 +15,7 @@ from inference.runners.base import ARGUMENTS, CONTENT, REASONING
 from inference.runners.regions import CALL, Mark, PlainRegions, Regions, regions_for
 from inference.runners.text import Detokenizer, DetokenizerFactory, StopFilter, TextStream
 from inference.runners.tool_calls import JsonScan, Malformed, Schemas, read_json, schemas_of
-from inference.runners.tool_formats import AnswerFormat, Family
+from inference.runners.tool_formats import AnswerFormat, ToolFormat
 
 HEAD = re.compile(
     r'\s*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)'
@@ -131,7 +131,7 @@ class ParsedAnswer:
         detokenizer: Detokenizer,
         regions: Regions,
         *,
-        family: Family | None = None,
+        form: ToolFormat | None = None,
         schemas: Schemas | None = None,
         stop: Iterable[str] = (),
         literals: Mapping[int, str] | None = None,
@@ -139,7 +139,7 @@ class ParsedAnswer:
         single: bool = False,
         sure: bool = False,
     ) -> None:
-        """`family` is None where no calls are looked for.
+        """`form` is None where no calls are looked for.
 
         `literals` are the texts of special tokens that are marks. `leading` blanks of the content
         are dropped. `single` ends the answer with its first call. `sure` says that a grammar makes
@@ -148,12 +148,12 @@ class ParsedAnswer:
         self.reasoning_tokens = 0
         self._detokenizer = detokenizer
         self._regions = regions
-        self._family = family
+        self._format = form
         self._schemas = schemas or {}
         self._literals = literals or {}
         self._single = single
-        self._sure = sure and family is not None and family.read is read_json
-        self._content = _Content(stop, _Blanks(leading=leading, trailing=family is not None))
+        self._sure = sure and form is not None and form.read is read_json
+        self._content = _Content(stop, _Blanks(leading=leading, trailing=form is not None))
         self._thoughts = _Blanks(leading=True, trailing=True)
         self._body: list[str] = []
         self._scan = JsonScan()
@@ -241,7 +241,7 @@ class ParsedAnswer:
 
     def _close(self, mark: Mark, pieces: list[Piece]) -> None:
         inside = self._scan.in_string and not self._scan.broken
-        if inside and self._family is not None and self._family.read is read_json:
+        if inside and self._format is not None and self._format.read is read_json:
             self._regions.resume()
             self._call_text(mark.text, pieces)
         else:
@@ -254,10 +254,10 @@ class ParsedAnswer:
             return
         text = "".join(self._body)
         try:
-            calls = self._family.read(text, self._schemas) if self._family else ()
+            calls = self._format.read(text, self._schemas) if self._format else ()
         except Malformed:
             self._regions.refuse()
-            opening = self._family.call[0] if self._family else ""
+            opening = self._format.call[0] if self._format else ""
             _add(pieces, self._content.push(f"{opening}{text}{closing}"))
             return
         for call in calls:
@@ -293,18 +293,18 @@ class AnswerMaker:
         regions = regions_for(self.form, tail, calls=wants_calls)
         if isinstance(regions, PlainRegions):
             return PlainAnswer(TextStream(self._detokenizers(), chat.stop))
-        family = self.form.family if wants_calls else None
+        tools = self.form.tools if wants_calls else None
         constrained = chat.tool_choice == "required" or chat.tool_choice.startswith("=")
         return ParsedAnswer(
             self._detokenizers(),
             regions,
-            family=family,
-            schemas=schemas_of(chat.tools) if family else None,
+            form=tools,
+            schemas=schemas_of(chat.tools) if tools else None,
             stop=chat.stop,
             literals=self._literals,
             leading=self.form.think is not None,
             single=not chat.parallel_tool_calls,
-            sure=constrained and family is not None and family.grammar is not None,
+            sure=constrained and tools is not None and tools.grammar is not None,
         )
 
 

@@ -227,8 +227,8 @@ def regions_for(
     marks = {}
     if form.think is not None:
         marks[REASONING] = form.think
-    if calls and form.family is not None:
-        if not form.family.call[0]:
+    if calls and form.tools is not None:
+        if not form.tools.call[0]:
             return BareRegions()
-        marks[CALL] = form.family.call
+        marks[CALL] = form.tools.call
     return MarkedRegions(marks, tail) if marks else PlainRegions()

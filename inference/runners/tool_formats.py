@@ -41,7 +41,7 @@ EXAMPLE = {"name": "look_up", "arguments": {"city": "Paris"}}
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ToolFormat:
     """How one family of models writes calls.
 
     `call` are the marks around a call; without an opening mark (llama3) an answer that begins with
@@ -69,13 +69,13 @@ class Family:
 class AnswerFormat:
     """What to look for in the answers of one model; None where it has no such thing."""
 
-    family: Family | None = None
+    tools: ToolFormat | None = None
     think: Marks | None = None
 
     @property
     def literals(self) -> tuple[str, ...]:
         """All marks, for the detokeniser to show and for prompts to disarm."""
-        calls = self.family.call if self.family else ()
+        calls = self.tools.call if self.tools else ()
         return tuple(filter(None, (*calls, *(self.think or ()))))
 
 
@@ -95,7 +95,7 @@ def _template(calls: dict[str, Any], anchor: str) -> dict[str, Any]:
 _FUNCTION = {"type": "function", "function": "{content}"}
 _NAMED = {"type": "function", "function": {"name": "{name}", "arguments": "{content}"}}
 
-HERMES = Family(
+HERMES = ToolFormat(
     name="hermes",
     grammar="hermes",
     call=("<tool_call>", "</tool_call>"),
@@ -113,7 +113,7 @@ HERMES = Family(
         "<|im_start|>assistant\n",
     ),
 )
-QWEN3_5 = Family(
+QWEN3_5 = ToolFormat(
     name="qwen3_5",
     grammar="qwen3_5",
     call=("<tool_call>", "</tool_call>"),
@@ -135,7 +135,7 @@ QWEN3_5 = Family(
         "<|im_start|>assistant\n",
     ),
 )
-MISTRAL = Family(
+MISTRAL = ToolFormat(
     name="mistral",
     call=("[TOOL_CALLS]", ""),
     read=read_json,
@@ -156,7 +156,7 @@ MISTRAL = Family(
         "[/INST]",
     ),
 )
-LLAMA3 = Family(
+LLAMA3 = ToolFormat(
     name="llama3",
     grammar="llama3",
     call=("", ""),
@@ -177,7 +177,7 @@ LLAMA3 = Family(
     ),
 )
 # the more telling signs first
-FAMILIES = (QWEN3_5, HERMES, MISTRAL, LLAMA3)
+TOOL_FORMATS = (QWEN3_5, HERMES, MISTRAL, LLAMA3)
 
 
 def answer_format(
@@ -189,25 +189,25 @@ def answer_format(
     nothing. `tokens` are the tokenizer's added tokens.
     """
     thinks = any(mark in chat_template or mark in tokens for mark in THINK)
-    return AnswerFormat(_family(model_type, chat_template, saved), THINK if thinks else None)
+    return AnswerFormat(_tool_format(model_type, chat_template, saved), THINK if thinks else None)
 
 
-def _family(model_type: str, chat_template: str, saved: Any) -> Family | None:
+def _tool_format(model_type: str, chat_template: str, saved: Any) -> ToolFormat | None:
     if "tools" not in chat_template:
         return None
     if saved is not None:
-        for family in FAMILIES:
-            if reads_example(saved, family):
-                return family
-    suited = [family for family in FAMILIES if family.suits(chat_template)]
-    typed = [family for family in suited if model_type in family.types]
+        for one in TOOL_FORMATS:
+            if reads_example(saved, one):
+                return one
+    suited = [one for one in TOOL_FORMATS if one.suits(chat_template)]
+    typed = [one for one in suited if model_type in one.types]
     return next(iter(typed or suited), None)
 
 
-def reads_example(saved: Any, family: Family) -> bool:
+def reads_example(saved: Any, form: ToolFormat) -> bool:
     """Whether a saved response template understands the family's example call."""
     try:
-        message = parse_response(family.example, saved, prefix="")
+        message = parse_response(form.example, saved, prefix="")
         calls = message.get("tool_calls")
         calls = calls[0] if isinstance(calls[0], list) else calls
         return len(calls) == 1 and calls[0]["function"] == EXAMPLE
