@@ -106,13 +106,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A Runner's load at this moment."""
+    """A Runner's load at this moment; caches and memory in bytes."""
 
     active: int
     waiting: int
     tokens_per_s: float = 0.0
     cache_used: int = 0
     cache_total: int = 0
+    prefix_used: int = 0
+    prefix_total: int = 0
     memory: int = 0
 
 
