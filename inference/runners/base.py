@@ -177,6 +177,9 @@ class Runner(Protocol):
     def load(self, on_progress: Callable[[float, str], None]) -> Memory:
         """Load and warm up; returns what it really took. Raises LoadError."""
 
+    def describe(self) -> str:
+        """In a word, how the model is run (shown to support staff); known after `load`."""
+
     def on_fatal(self, callback: Callable[[str], None]) -> None:
         """Have `callback` told the reason when the engine gives up: the host should end."""
 

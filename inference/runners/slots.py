@@ -21,13 +21,38 @@ FIRST_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class StateShape:
+    """What one row of a linear-attention layer holds, however long it is."""
+
+    channels: int
+    kernel: int
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    def bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of a row: the convolution's window, and the recurrent matrices in float32."""
+        recurrent = self.heads * self.key_dim * self.value_dim
+        return self.channels * self.kernel * dtype.itemsize + 4 * recurrent
+
+
+@dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """What one token position needs: `heads[i]` and `dims[i]` are those of layer i."""
+    """What one token position needs: `heads[i]` and `dims[i]` are those of layer i.
+
+    A layer without attention has zero heads; `states` lists the linear ones with their index.
+    """
 
     heads: tuple[int, ...]
     dims: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    states: tuple[tuple[int, StateShape], ...] = ()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes a row takes beside its positions."""
+        return sum(shape.bytes(self.dtype) for _, shape in self.states)
 
     @property
     def width(self) -> int:
