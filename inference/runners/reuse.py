@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from inference.runners.generation import Generation
+from inference.runners.generation import Generation, Stem
 from inference.runners.prefix_cache import BLOCK, Match, PrefixCache, chain
 from inference.runners.slots import SlotCache
 
@@ -17,17 +17,16 @@ class Reuse:
     def __init__(self, cache: SlotCache, prefixes: PrefixCache | None) -> None:
         """`prefixes` None: nothing is kept beyond a request."""
         self._cache = cache
-        self._prefixes = prefixes
+        self._prefixes = prefixes if cache.can_share else None
 
-    @staticmethod
-    def must_wait(generation: Generation) -> bool:
+    def must_wait(self, generation: Generation) -> bool:
         """Whether the choice that computes its prompt has not come to the end of it."""
-        stem = generation.stem
+        stem = self._stem(generation)
         return generation.follows and stem is not None and stem.snapshot is None
 
     def begin(self, generation: Generation, row: int) -> None:
         """Fill a fresh row with what is at hand; at least one token is left to prefill."""
-        stem = generation.stem
+        stem = self._stem(generation)
         if generation.follows and stem is not None and stem.snapshot is not None:
             self._cache.restore(row, stem.snapshot)
             generation.prefilled = stem.snapshot.tokens
@@ -45,7 +44,7 @@ class Reuse:
     def after_chunk(self, generation: Generation, row: int) -> None:
         """Note what is at hand only now: the state at a stop, the prompt for the siblings."""
         at = generation.prefilled
-        stem = generation.stem
+        stem = self._stem(generation)
         usable = len(generation.prompt) - 1
         if stem is not None and stem.waiting and stem.snapshot is None and at >= usable:
             stem.snapshot = self._cache.snapshot(row, 0, usable)
@@ -74,6 +73,9 @@ class Reuse:
         """Drop everything (after a failed step, nothing it touched is trusted)."""
         if self._prefixes is not None:
             self._prefixes.clear()
+
+    def _stem(self, generation: Generation) -> Stem | None:
+        return generation.stem if self._cache.can_share else None
 
     def _shares(self, generation: Generation) -> bool:
         return bool(generation.seed) and not generation.follows
