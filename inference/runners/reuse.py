@@ -6,7 +6,7 @@ import logging
 
 from inference.runners.generation import Generation, Stem
 from inference.runners.prefix_cache import BLOCK, Match, PrefixCache, chain
-from inference.runners.slots import SlotCache
+from inference.runners.slots import SlotCache, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -34,10 +34,10 @@ class Reuse:
             if not stem.waiting:
                 stem.snapshot = None
             return
-        match = self._find(generation)
-        if match.reused and self._prefixes is not None:
-            self._cache.restore(row, self._prefixes.load(generation.keys[: match.reused]))
-            generation.prefilled = generation.cached = match.reused * BLOCK
+        match, snapshot = self._look_up(generation)
+        if snapshot is not None:
+            self._cache.restore(row, snapshot)
+            generation.prefilled = generation.cached = snapshot.tokens
         if self._cache.needs_state:
             generation.stops = self._stops(generation, match)
 
@@ -80,12 +80,21 @@ class Reuse:
     def _shares(self, generation: Generation) -> bool:
         return bool(generation.seed) and not generation.follows
 
-    def _find(self, generation: Generation) -> Match:
-        if self._prefixes is None or not self._shares(generation):
-            return Match(0, 0)
-        if not generation.keys:
-            generation.keys = chain(generation.seed, generation.prompt)
-        return self._prefixes.find(generation.keys[: (len(generation.prompt) - 1) // BLOCK])
+    def _look_up(self, generation: Generation) -> tuple[Match, Snapshot | None]:
+        """What is known of a prompt, always less than all of it."""
+        prefixes, nothing = self._prefixes, Match(0, 0)
+        if prefixes is None or not self._shares(generation):
+            return nothing, None
+        try:
+            if not generation.keys:
+                generation.keys = chain(generation.seed, generation.prompt)
+            keys = generation.keys[: (len(generation.prompt) - 1) // BLOCK]
+            match = prefixes.find(keys)
+            return match, prefixes.load(keys[: match.reused]) if match.reused else None
+        except Exception:  # a cache that fails must not end an answer
+            logger.exception("the prefix cache failed and is emptied")
+            prefixes.clear()
+            return nothing, None
 
     def _stops(self, generation: Generation, match: Match) -> list[int]:
         """Where prefilling pauses so that a state can be kept.

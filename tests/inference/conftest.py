@@ -32,12 +32,13 @@ def engines():
         model = model or slot_model(kind)
         cache = cache_for(model, slots=slots, tokens=tokens)
         budget = prefix_tokens * cache.layout.bytes_per_token
+        prefixes = PrefixCache(cache.layout, budget, state_bytes=cache.state_bytes)
         engine = TokenEngine(
             RaggedForward(model, cache),
             cache,
             eos_ids=eos_ids,
             limits=EngineLimits(**{"waiting_tokens": 10**6, **limits}),
-            prefixes=PrefixCache(cache.layout, budget) if prefix_tokens else None,
+            prefixes=prefixes if prefix_tokens else None,
             on_fatal=on_fatal,
         )
         made.append(engine)
