@@ -5,6 +5,7 @@ from __future__ import annotations
 from inference.contracts.chat import Sampling
 from inference.runners.answers import PlainAnswer
 from inference.runners.generation import Generation
+from inference.runners.prefix_cache import chain_seed
 from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
 from inference.runners.text import TextStream
 from tests.inference.recorder import Recorder
@@ -17,8 +18,11 @@ class Numbers:
         return f"{token} "
 
 
-def generation(request_id, prompt, limit=20, *, stop=(), text=None, **settings):
-    extra = {key: settings.pop(key) for key in ("ignore_eos", "open_ended") if key in settings}
+OWN_FIELDS = ("ignore_eos", "open_ended", "stem", "index", "follows")
+
+
+def generation(request_id, prompt, limit=20, *, stop=(), text=None, seed_of="", **settings):
+    extra = {key: settings.pop(key) for key in OWN_FIELDS if key in settings}
     sampling = Sampling(**{"temperature": 0.0, **settings})
     defaults = SamplingDefaults()
     return Generation(
@@ -28,6 +32,7 @@ def generation(request_id, prompt, limit=20, *, stop=(), text=None, **settings):
         choice=Choice(sampling, defaults),
         answer=PlainAnswer(text or TextStream(Numbers(), stop)),
         processors=penalties_for(sampling, defaults, prompt),
+        seed=chain_seed(seed_of) if seed_of else b"",
         **extra,
     )
 
