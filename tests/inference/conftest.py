@@ -55,11 +55,18 @@ def family_engines():
     """Makes engines for tiny models of any family and stops them at the end."""
     made = []
 
-    def make(kind, *, slots=8, tokens=8192, eos_ids=(), **limits):
+    def make(kind, *, slots=8, tokens=8192, eos_ids=(), prefix_tokens=0, states=8, **limits):
         forward, cache = forward_and_cache(kind, slots=slots, tokens=tokens)
         engine_limits = EngineLimits(**{"waiting_tokens": 10**6, **limits})
-        made.append(TokenEngine(forward, cache, eos_ids=eos_ids, limits=engine_limits))
-        return made[-1]
+        prefixes = None
+        if prefix_tokens:
+            budget = prefix_tokens * cache.layout.bytes_per_token + 2 * states * cache.state_bytes
+            prefixes = PrefixCache(cache.layout, budget, state_bytes=cache.state_bytes)
+        engine = TokenEngine(
+            forward, cache, eos_ids=eos_ids, limits=engine_limits, prefixes=prefixes
+        )
+        made.append(engine)
+        return engine
 
     yield make
     for engine in made:
