@@ -14,7 +14,6 @@ import torch
 from transformers import PreTrainedModel
 
 from inference.contracts.chat import TASK, ChatInput
-from inference.runners.answers import PlainAnswer
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
@@ -34,10 +33,11 @@ from inference.runners.loading import (
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
-from inference.runners.prompt import PromptBuilder
+from inference.runners.parsed_answer import AnswerMaker
+from inference.runners.prompt import Prompt, PromptBuilder, tokenizer_format
 from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
 from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
-from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
@@ -60,7 +60,7 @@ class ChatRunner:
         self._family = Family("", SLOTS)
         self._defaults = SamplingDefaults()
         self._prompts: PromptBuilder
-        self._detokenizers: DetokenizerFactory
+        self._answers: AnswerMaker
 
     @property
     def context(self) -> int:
@@ -116,15 +116,15 @@ class ChatRunner:
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages, context=self._context)
-        limit = self._completion_limit(len(prompt), chat.max_tokens)
+        prompt = self._prompt(chat)
+        limit = self._completion_limit(len(prompt.tokens), chat.max_tokens)
         generation = Generation(
             request_id=request_id,
-            prompt=prompt,
+            prompt=prompt.tokens,
             limit=limit,
             choice=Choice(chat.sampling, self._defaults),
-            answer=PlainAnswer(TextStream(self._detokenizers(), chat.stop)),
-            processors=penalties_for(chat.sampling, self._defaults, prompt),
+            answer=self._answers(chat, prompt.tail),
+            processors=penalties_for(chat.sampling, self._defaults, prompt.tokens),
             open_ended=chat.max_tokens is None,
             ignore_eos=chat.ignore_eos,
         )
@@ -172,8 +172,10 @@ class ChatRunner:
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
-        self._prompts = PromptBuilder(tokenizer)
-        self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        form = tokenizer_format(tokenizer, model_config.model_type)
+        self._prompts = PromptBuilder(tokenizer, form)
+        detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        self._answers = AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form)
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
@@ -250,6 +252,16 @@ class ChatRunner:
                 use_cache=False,
                 logits_to_keep=torch.arange(count - keep, count, device=device),
             )
+
+    def _prompt(self, chat: ChatInput) -> Prompt:
+        if chat.tools and self._answers.form.tools is None:
+            raise InvalidInput("This model does not call tools", param="tools")
+        return self._prompts.build(
+            chat.messages,
+            context=self._context,
+            tools=chat.tools if chat.tool_choice != "none" else (),
+            template=chat.template,
+        )
 
     def _completion_limit(self, prompt_tokens: int, max_tokens: int | None) -> int:
         room = self._context - prompt_tokens
