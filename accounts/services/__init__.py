@@ -14,6 +14,7 @@ from accounts.services.errors import (
 from accounts.services.invites import (
     InviteTerms,
     accept_invite,
+    accept_invite_as,
     create_invite,
     find_by_token,
     find_invite,
@@ -53,6 +54,7 @@ __all__ = [
     "TooMany",
     "TransferNotFound",
     "accept_invite",
+    "accept_invite_as",
     "accept_transfer",
     "change_organization",
     "change_plan",

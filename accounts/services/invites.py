@@ -28,7 +28,7 @@ from accounts.models import (
 )
 from accounts.services import authority
 from accounts.services.audit import Action, record
-from accounts.services.errors import InviteNotFound, RoleTooLow, TooMany
+from accounts.services.errors import InviteNotFound, NotAPerson, RoleTooLow, TooMany
 from accounts.services.organizations import check_address
 from casola_site.core.errors import Conflict, InvalidRequest, PermissionDenied
 from casola_site.core.ids import can_be_id, random_text
@@ -236,7 +236,11 @@ def accept_invite(*, token: str, user: User, now: datetime, by: Actor | None = N
     by = by or user_actor(user)
     invite = _invite_of(token)
     organization = authority.lock(invite.organization)
-    there = Membership.objects.filter(organization=organization, user=user).first()
+    there = (
+        Membership.objects.select_related("organization__plan", "user")
+        .filter(organization=organization, user=user)
+        .first()
+    )
     if there is not None:
         if there.role == Role.DISABLED:
             raise RoleTooLow("Your membership of this organization is disabled")
@@ -267,6 +271,14 @@ def accept_invite(*, token: str, user: User, now: datetime, by: Actor | None = N
     # A service account's cached Identity is not touched, but a returning User's is.
     authority.renew_stamp(organization)
     return membership
+
+
+def accept_invite_as(*, token: str, by: Actor, now: datetime) -> Membership:
+    """`accept_invite` for the User behind a token. Raises NotAPerson for a service account."""
+    if not by.is_person:
+        raise NotAPerson("accept an invite")
+    user = User.objects.get(pk=by.user_pk)
+    return accept_invite(token=token, user=user, now=now, by=by)
 
 
 def _check_addressee(invite: Invite, user: User) -> None:
