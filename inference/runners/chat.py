@@ -169,12 +169,13 @@ class ChatRunner:
         workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
         workspace = max(workspace, workspace_bytes(model_config, config, dtype))
         budget = cache_budget(config, layout, context, weights + workspace)
-        prefix = prefix_budget(config, layout, context, budget)
+        keeps = family.engine != PLAIN
+        prefix = prefix_budget(config, layout, context, budget) if keeps else 0
         self._cache = make_cache(
             family, layout, slots=config.slots, context=context, budget=budget - prefix
         )
         self._context = self._cache.context
-        if prefix and self._cache.can_share:
+        if prefix:
             state_bytes = self._cache.state_bytes
             self._prefixes = PrefixCache(layout, prefix, state_bytes=state_bytes)
         self._memory = Memory(weights, self._cache.bytes_total + prefix, workspace)
