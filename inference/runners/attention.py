@@ -11,7 +11,7 @@ thread-local. No mask function is registered on purpose: transformers then build
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -39,6 +39,11 @@ class Chunk:
 class Step(Protocol):
     """One forward of the model: knows where its tokens go and what they may see."""
 
+    cache: SlotCache
+    decode_rows: int
+    """How many rows, the first ones, decode; their tokens come first."""
+    chunks: Sequence[Chunk]
+
     def attend(
         self,
         layer: int,
@@ -63,7 +68,7 @@ class RaggedStep:
     def __init__(self, cache: SlotCache, lengths: list[int], chunks: list[Chunk]) -> None:
         """`lengths[i]` is how many positions decode row i already holds."""
         self.cache = cache
-        self.chunks = chunks
+        self.chunks: Sequence[Chunk] = chunks
         self.decode_rows = len(lengths)
         rows = list(range(self.decode_rows))
         positions = list(lengths)
@@ -161,6 +166,14 @@ def running(step: Step) -> Iterator[None]:
         _LOCAL.step = None
 
 
+def current_step() -> Step:
+    """The step this thread is running. Raises RuntimeError outside of `running`."""
+    step: Step | None = getattr(_LOCAL, "step", None)
+    if step is None:
+        raise RuntimeError("slot attention was called outside of an engine step")
+    return step
+
+
 def slot_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -177,9 +190,7 @@ def slot_attention(
     the answer is `[1, tokens, heads, head_dim]`. Raises RuntimeError outside of `running`, and
     NotImplementedError for attention this engine does not know (soft caps, sinks).
     """
-    step: Step | None = getattr(_LOCAL, "step", None)
-    if step is None:
-        raise RuntimeError("slot attention was called outside of an engine step")
+    step = current_step()
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise NotImplementedError(f"attention with {name}")

@@ -15,10 +15,11 @@ from transformers import PreTrainedModel
 
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.answers import PlainAnswer
+from inference.runners.assembly import make_cache, make_forward
 from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
 from inference.runners.device import float_type, resident_bytes
-from inference.runners.forward import RaggedForward
+from inference.runners.families import PLAIN, SLOTS, Family
 from inference.runners.generation import OPEN_RESERVE, Generation
 from inference.runners.loading import (
     cache_budget,
@@ -56,6 +57,7 @@ class ChatRunner:
         self._engine: TokenEngine | None = None
         self._memory = Memory(0, 0, 0)
         self._context = 0
+        self._family = Family("", SLOTS)
         self._defaults = SamplingDefaults()
         self._prompts: PromptBuilder
         self._detokenizers: DetokenizerFactory
@@ -64,6 +66,10 @@ class ChatRunner:
     def context(self) -> int:
         """The most tokens prompt and answer may have together; known after `load`."""
         return self._context
+
+    def describe(self) -> str:
+        """How the model is run: "slots", "hybrid" or "plain"; known after `load`."""
+        return self._family.engine
 
     @property
     def healthy(self) -> bool:
@@ -78,7 +84,7 @@ class ChatRunner:
     def estimate(cls, config: RunnerConfig) -> Memory:
         """See Runner."""
         folder = check_folder(config.path)
-        model_config = read_config(folder)
+        model_config, _ = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         weights = weight_bytes(folder, dtype.itemsize)
         layout = cache_layout(model_config, dtype, torch.device(config.device))
@@ -159,7 +165,8 @@ class ChatRunner:
         config = self._config
         on_progress(0.0, "checking")
         folder = check_folder(config.path)
-        model_config = read_config(folder)
+        model_config, family = read_config(folder)
+        self._family = family
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
         layout = cache_layout(model_config, dtype, device)
@@ -168,7 +175,7 @@ class ChatRunner:
         self._prompts = PromptBuilder(tokenizer)
         self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
         on_progress(0.2, "weights")
-        self._model = load_model(folder, dtype, device)
+        self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
         weights = sum(tensor.nbytes for tensor in tensors(self._model))
         on_progress(0.8, "warming up")
@@ -176,11 +183,11 @@ class ChatRunner:
         workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
         workspace = max(workspace, workspace_bytes(model_config, config, dtype))
         budget = cache_budget(config, layout, context, weights + workspace)
-        self._cache = SlotCache(layout, slots=config.slots, context=context, budget=budget)
+        self._cache = make_cache(family, layout, slots=config.slots, context=context, budget=budget)
         self._context = self._cache.context
         self._memory = Memory(weights, self._cache.bytes_total, workspace)
         self._engine = TokenEngine(
-            RaggedForward(self._model, self._cache),
+            make_forward(family, self._model, self._cache),
             self._cache,
             eos_ids=eos_ids(self._model.generation_config, tokenizer),
             limits=self._engine_limits(),
@@ -206,9 +213,12 @@ class ChatRunner:
 
         On a CPU only what the process keeps afterwards can be seen.
         """
+        if self._family.engine == PLAIN:
+            return self._try_out()
         slots = self._config.slots
         room = max(round_up(tokens, LENGTH_STEP), slots * LENGTH_STEP)
-        cache = SlotCache(layout, slots=slots, context=tokens, budget=room * layout.bytes_per_token)
+        budget = room * layout.bytes_per_token + slots * layout.state_bytes
+        cache = make_cache(self._family, layout, slots=slots, context=tokens, budget=budget)
         on_cuda = layout.device.type == "cuda"
         row = cache.take(tokens)
         if on_cuda:
@@ -221,6 +231,13 @@ class ChatRunner:
         after = torch.cuda.max_memory_allocated(layout.device) if on_cuda else resident_bytes()
         cache.free()
         return max(0, after - before)
+
+    def _try_out(self) -> int:
+        """Run a model of the plain engine for two tokens; what it takes is left to the estimate."""
+        device = self._model.device
+        with torch.inference_mode():
+            self._model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
+        return 0
 
     def _run_once(self, step: RaggedStep, *, keep: int) -> None:
         """One forward over made-up tokens, with logits for the last `keep` of them."""

@@ -58,12 +58,12 @@ class PackedStep:
         decode row, this token included, and at most `max_len`; a row whose place is the scratch is
         padding, and its answer means nothing. Chunks come in ascending order of their rows.
         """
-        self._cache = cache
+        self.cache = cache
         self._positions = positions
         self._places = places
-        self._decode_rows = decode_rows
+        self.decode_rows = decode_rows
         self._span = span
-        self._chunks = chunks
+        self.chunks = chunks
         self._varlen = varlen
         self._decode_ranges: dict[int | None, tuple[torch.Tensor, torch.Tensor]] = {}
         self._decode_masks: dict[int | None, torch.Tensor] = {}
@@ -83,15 +83,15 @@ class PackedStep:
         window: int | None,
     ) -> torch.Tensor:
         """See Step."""
-        keys, values = self._cache.keys[layer], self._cache.values[layer]
-        self._cache.flat(keys)[self._places] = key[0].transpose(0, 1)
-        self._cache.flat(values)[self._places] = value[0].transpose(0, 1)
-        rows = self._decode_rows
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        self.cache.flat(keys)[self._places] = key[0].transpose(0, 1)
+        self.cache.flat(values)[self._places] = value[0].transpose(0, 1)
+        rows = self.decode_rows
         parts = []
         if rows:
             decode = self._decode_sdpa if self._varlen is None else self._decode_varlen
             parts.append(decode(query[:, :, :rows], keys, values, scaling, window))
-        if self._chunks:
+        if self.chunks:
             prefill = self._prefill_sdpa if self._varlen is None else self._prefill_varlen
             parts.append(prefill(query[:, :, rows:], keys, values, scaling, window))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -139,8 +139,8 @@ class PackedStep:
             values,
             cu_seq_q=queries,
             cu_seq_k=starts,
-            max_q=max(chunk.count for chunk in self._chunks),
-            max_k=max(chunk.start + chunk.count for chunk in self._chunks),
+            max_q=max(chunk.count for chunk in self.chunks),
+            max_k=max(chunk.start + chunk.count for chunk in self.chunks),
             scale=scaling,
             window_size=(-1 if window is None else window - 1, 0),
             seqused_k=used,
@@ -152,8 +152,8 @@ class PackedStep:
         assert self._varlen is not None  # noqa: S101 - for the type checker
         return self._varlen(
             query[0].transpose(0, 1),
-            self._cache.flat(keys),
-            self._cache.flat(values),
+            self.cache.flat(keys),
+            self.cache.flat(values),
             enable_gqa=True,
             **settings,
         )
@@ -162,15 +162,15 @@ class PackedStep:
         """One query per decode row: `[rows + 1]`, int32."""
         if self._one_each is None:
             device = self._positions.device
-            self._one_each = torch.arange(self._decode_rows + 1, dtype=torch.int32, device=device)
+            self._one_each = torch.arange(self.decode_rows + 1, dtype=torch.int32, device=device)
         return self._one_each
 
     def _ranges(self, window: int | None) -> tuple[torch.Tensor, torch.Tensor]:
         """Where each decode row begins (`[rows + 1]`) and how much of it counts (`[rows]`)."""
         ranges = self._decode_ranges.get(window)
         if ranges is None:
-            used = (self._positions[: self._decode_rows] + 1).to(torch.int32)
-            starts = self._counting() * self._cache.max_len
+            used = (self._positions[: self.decode_rows] + 1).to(torch.int32)
+            starts = self._counting() * self.cache.max_len
             if window is not None:
                 hidden = (used - window).clamp(min=0)
                 starts[:-1] += hidden
@@ -180,14 +180,14 @@ class PackedStep:
 
     def _ranges_of_chunks(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Of the chunks: where queries begin, where rows begin, how much of each row counts."""
-        rows = [chunk.row for chunk in self._chunks]
+        rows = [chunk.row for chunk in self.chunks]
         if any(first >= second for first, second in pairwise(rows)):
             raise ValueError("chunks must come in ascending order of their rows")
         queries = [0]
-        for chunk in self._chunks:
+        for chunk in self.chunks:
             queries.append(queries[-1] + chunk.count)
-        starts = [row * self._cache.max_len for row in (*rows, rows[-1] + 1)]
-        used = [chunk.start + chunk.count for chunk in self._chunks]
+        starts = [row * self.cache.max_len for row in (*rows, rows[-1] + 1)]
+        used = [chunk.start + chunk.count for chunk in self.chunks]
         device = self._positions.device
         count = len(rows)
         packed = to_device([*queries, *starts, *used], torch.int32, device)
@@ -206,7 +206,7 @@ class PackedStep:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        rows, span = self._decode_rows, self._span
+        rows, span = self.decode_rows, self._span
         mask = self._decode_masks.get(window)
         if mask is None:
             last = self._positions[:rows, None]
@@ -230,7 +230,7 @@ class PackedStep:
     ) -> torch.Tensor:
         parts, at = [], 0
         group = query.shape[1] // keys.shape[2]
-        for index, chunk in enumerate(self._chunks):
+        for index, chunk in enumerate(self.chunks):
             end = chunk.start + chunk.count
             seen = [
                 tensor[chunk.row : chunk.row + 1, :end].transpose(1, 2) for tensor in (keys, values)
@@ -250,7 +250,7 @@ class PackedStep:
     def _chunk_mask(self, index: int, window: int | None) -> torch.Tensor:
         mask = self._chunk_masks.get((index, window))
         if mask is None:
-            chunk = self._chunks[index]
+            chunk = self.chunks[index]
             keys = torch.arange(chunk.start + chunk.count, device=self._positions.device)
             mask = self._additive(keys, keys[chunk.start :, None], window)
             self._chunk_masks[index, window] = mask
@@ -262,7 +262,7 @@ class PackedStep:
         hidden = keys > queries
         if window is not None:
             hidden = hidden | (keys <= queries - window)
-        mask = torch.zeros(hidden.shape, dtype=self._cache.layout.dtype, device=hidden.device)
+        mask = torch.zeros(hidden.shape, dtype=self.cache.layout.dtype, device=hidden.device)
         return mask.masked_fill_(hidden, float("-inf"))
 
 
@@ -300,6 +300,7 @@ def agrees(layout: CacheLayout, function: Varlen) -> bool:
         return all(
             _agrees(layout, heads, dim, window, function)
             for heads, dim in sorted(set(zip(layout.heads, layout.dims, strict=True)))
+            if heads
             for window in (None, 5)
         )
 

@@ -370,7 +370,7 @@ def test_unknown_layer_types_are_refused(copy):
     settings["layer_types"] = ["linear_attention"] * 3
     (copy / "config.json").write_text(json.dumps(settings))
     with pytest.raises(LoadError):
-        ChatRunner.estimate(config(copy))
+        ChatRunner(config(copy)).load(lambda share, text: None)
 
 
 def test_the_registry_knows_the_runners_by_name():
