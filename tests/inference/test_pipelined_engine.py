@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
 from inference.runners.base import Delta, Ended, Failed, Started
 from inference.runners.forward import RaggedForward
+from inference.runners.generation import Stem
 from inference.runners.launch import Reading
 from inference.runners.pipelined_engine import PipelinedEngine, all_end
+from inference.runners.prefix_cache import PrefixCache, chain_seed
 from inference.runners.sampling import Choice, SamplingDefaults, choose
 from inference.runners.token_engine import EngineLimits, TokenEngine
 from tests.inference import test_token_engine, test_token_engine_faults
@@ -50,23 +53,21 @@ def new_engine(kind, model, slots, tokens, eos_ids, settings):
     cache = cache_for(model, slots=slots, tokens=tokens)
     own = {name: settings.pop(name) for name in ("on_fatal", "prefixes") if name in settings}
     limits = EngineLimits(**{"waiting_tokens": 10**6, **settings})
+    own.setdefault("prefixes", PrefixCache(cache.layout, 40 * 32 * cache.layout.bytes_per_token))
     return kind(RaggedForward(model, cache), cache, eos_ids=eos_ids, limits=limits, **own)
 
 
-def random_requests(rng, count):
-    """As arguments of `generation`, so that both engines get fresh ones."""
-    ways = [
-        {},
-        {"temperature": 1.0},
-        {"temperature": 0.8, "top_p": 0.9},
-        {"temperature": 0.9, "top_k": 7},
-        {"temperature": 1.1, "frequency_penalty": 0.6},
-        {"temperature": 0.0, "repetition_penalty": 1.2},
-    ]
+PLAIN = [{}, {"temperature": 1.0}, {"temperature": 0.8, "top_p": 0.9}, {"top_k": 7}]
+BY_HOST = [{"temperature": 1.1, "frequency_penalty": 0.6}, {"repetition_penalty": 1.2}]
+
+
+def random_requests(rng, count, ways=PLAIN):
+    """As arguments of `generation`, so that both engines get fresh ones; `n` choices each."""
+    shared = random_prompt(rng, 80, 80)
     return [
         (
             f"r{number}",
-            random_prompt(rng, 1, 120),
+            rng.choice([[], shared]) + random_prompt(rng, 1, 120),
             rng.choice([1, 2, rng.randint(3, 40)]),
             {
                 **rng.choice(ways),
@@ -75,35 +76,46 @@ def random_requests(rng, count):
                 "ignore_eos": rng.random() < 0.2,
                 "open_ended": rng.random() < 0.2,
             },
+            rng.choice([1, 1, 1, 2, 3]),
         )
         for number in range(count)
     ]
 
 
+def choices_of(request_id, prompt, limit, settings, count):
+    """The first computes the prompt, the others follow it."""
+    stem = Stem(waiting=count - 1) if count > 1 else None
+    made = [generation(request_id, prompt, limit, **settings) for _ in range(count)]
+    for index, one in enumerate(made):
+        one.index, one.stem, one.follows = index, stem, index > 0
+        one.choice.random.seed(f"{settings['seed']} {index}")
+        one.seed = chain_seed("org")
+    return made
+
+
 def answers(engine, requests):
+    """Of each request: its end, and for each choice its text, token count and reason."""
     recorder = Recorder()
-    for request_id, prompt, limit, settings in requests:
-        engine.submit(generation(request_id, prompt, limit, **settings))
+    for request in requests:
+        engine.submit(*choices_of(*request))
     engine.start(recorder)
-    ids = [request_id for request_id, *_ in requests]
-    recorder.wait(*ids)
+    recorder.wait(*(request[0] for request in requests))
     assert engine.stop()
-    ends = {one: recorder.end(one) for one in ids}
-    return {
-        one: (
-            recorder.text(one),
-            ends[one].reason,
-            ends[one].units.completion_tokens,
-            ends[one].units.prompt_tokens,
-        )
-        for one in ids
-    }
+    given = {}
+    for request_id, *_, count in requests:
+        deltas = [one for one in recorder.by_id[request_id] if isinstance(one, Delta)]
+        end = recorder.end(request_id)
+        texts = ["".join(one.text for one in deltas if one.choice == n) for n in range(count)]
+        reasons = {one.choice: one.reason for one in deltas if one.reason}
+        units = replace(end.units, compute_ms=0, cached_tokens=0)
+        given[request_id] = (texts, reasons, end.reason, units)
+    return given
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_mixes_give_the_same_as_the_synchronous_engine(seed):
     rng = random.Random(seed)
-    requests = random_requests(rng, 40)
+    requests = random_requests(rng, 40, PLAIN if seed % 3 else PLAIN + BY_HOST)
     eos_ids = {rng.randrange(3, 320) for _ in range(12)}
     prefill = rng.choice([1, 16, 64, 512])
     slots = rng.choice([1, 3, 8])
@@ -115,7 +127,7 @@ def test_random_mixes_give_the_same_as_the_synchronous_engine(seed):
         for kind in (TokenEngine, PipelinedEngine)
     ]
     assert given[0] == given[1]
-    assert {"stop", "length"} <= {reason for _, reason, *_ in given[0].values()}
+    assert {"stop", "length"} <= {reason for *_, reason, _ in given[0].values()}
 
 
 @pytest.mark.parametrize("kind", ["varlen", "varlen graphs", "sdpa graphs"])
@@ -133,6 +145,7 @@ def test_the_whole_path_of_a_gpu_equals_the_synchronous_engine(kind):
         cache,
         eos_ids=eos_ids,
         limits=EngineLimits(waiting_tokens=10**6, prefill_tokens=64),
+        prefixes=PrefixCache(cache.layout, 40 * 32 * cache.layout.bytes_per_token),
     )
     assert answers(engine, requests) == wanted
 
