@@ -44,6 +44,10 @@ class PromptBuilder:
         longest_first = sorted(filter(None, texts), key=len, reverse=True)
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._control = re.compile(pattern, re.IGNORECASE)
+        # what the tokenizer puts before any text
+        self._start = self._backend.encode("", add_special_tokens=True).ids[:1]
+        if self._start != [tokenizer.bos_token_id]:
+            self._start = []
         self._longest = max(map(len, self._backend.get_vocab()), default=1)
 
     def build(self, messages: list[dict[str, Any]], *, context: int) -> list[int]:
@@ -68,6 +72,29 @@ class PromptBuilder:
         # a second lock: normalisation may turn look-alikes of a literal into the token itself
         if sum(token in self._control_ids for token in tokens) > expected:
             raise InvalidInput("The messages contain control tokens", param="messages")
+        return tokens
+
+    def encode(self, text: str, *, context: int) -> list[int]:
+        """The tokens of a prompt that goes to the model as it is. Raises InvalidInput.
+
+        It starts with the tokenizer's BOS token where it has one; typed control tokens stay text.
+        """
+        if len(text) > context * self._longest * SHRINK:
+            raise InvalidInput(
+                f"The prompt is {len(text)} characters long, which is more than this model's "
+                f"context length of {context} tokens can hold.",
+                code="context_length_exceeded",
+                param="prompt",
+            )
+        mark = f"Zq{secrets.token_hex(12)}qZ"
+        tokens: list[int] = []
+        for piece in self._break_literals(text, mark).split(mark):
+            tokens += self._backend.encode(piece, add_special_tokens=False).ids
+        if any(token in self._control_ids for token in tokens):
+            raise InvalidInput("The prompt contains control tokens", param="prompt")
+        tokens = self._start + tokens
+        if not tokens:
+            raise InvalidInput("A prompt must not be empty", param="prompt")
         return tokens
 
     def _check_length(self, messages: list[dict[str, Any]], context: int) -> None:

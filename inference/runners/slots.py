@@ -100,9 +100,12 @@ class SlotCache:
     `generation` counts the times the tensors were replaced; what holds their addresses (a captured
     graph) is void once it has changed. A cache with recurrent layers sets `needs_state` and
     `state_bytes`, and keeps its states along with the rows in `take`, `release`, `reset`, `free`,
-    `snapshot` and `restore`.
+    `snapshot` and `restore`. A state once in a Snapshot is never changed: it is a copy, and
+    `restore` copies from it.
     """
 
+    can_share = True
+    """Whether `snapshot` and `restore` work; without them each choice computes its prompt."""
     needs_state = False
     """Whether a row can be continued only from where a state was kept, not from any position."""
     state_bytes = 0
