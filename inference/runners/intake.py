@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference.contracts.chat import ChatInput
-from inference.runners.answers import AnswerStream, PlainAnswer
 from inference.runners.base import InvalidInput
 from inference.runners.generation import Generation, Stem
 from inference.runners.logprobs import MOST_TOP, LogprobLine
+from inference.runners.parsed_answer import AnswerMaker
 from inference.runners.prefix_cache import chain, chain_seed
-from inference.runners.prompt import PromptBuilder
+from inference.runners.prompt import Prompt, PromptBuilder
 from inference.runners.sampling import Choice, LogitProcessor, SamplingDefaults, penalties_for
-from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.text import DetokenizerFactory
 
 MOST_CHOICES = 128
 TOO_LONG = "context_length_exceeded"
@@ -28,14 +28,6 @@ class Bounds:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt: its tokens, and what `echo` puts before its answers."""
-
-    tokens: list[int]
-    echo: str = ""
-
-
 class Intake:
     """Thread-safe: nothing in here changes after the start."""
 
@@ -43,12 +35,14 @@ class Intake:
         self,
         prompts: PromptBuilder,
         detokenizers: DetokenizerFactory,
+        answers: AnswerMaker,
         defaults: SamplingDefaults,
         bounds: Bounds,
     ) -> None:
         """`defaults` are the model's own settings for what a request leaves open."""
         self._prompts = prompts
         self._detokenizers = detokenizers
+        self._answers = answers
         self._defaults = defaults
         self._bounds = bounds
 
@@ -70,7 +64,7 @@ class Intake:
                     prompt=prompt.tokens,
                     limit=limit,
                     choice=Choice(chat.sampling, self._defaults, stream),
-                    answer=self._answer(chat),
+                    answer=self._answers(chat, prompt.tail),
                     processors=self._processors(chat, prompt.tokens),
                     open_ended=chat.max_tokens is None,
                     ignore_eos=chat.ignore_eos,
@@ -87,10 +81,6 @@ class Intake:
         self._check_total(made, chat)
         return made
 
-    def _answer(self, chat: ChatInput) -> AnswerStream:
-        """A fresh stream for one choice."""
-        return PlainAnswer(TextStream(self._detokenizers(), chat.stop))
-
     def _processors(self, chat: ChatInput, prompt: Sequence[int]) -> list[LogitProcessor]:
         """Fresh processors for one choice: penalties and biases first, masks last."""
         return penalties_for(chat.sampling, self._defaults, prompt, chat.logit_bias)
@@ -103,20 +93,29 @@ class Intake:
 
     def _read(self, chat: ChatInput) -> list[Prompt]:
         if not chat.prompts:
-            tokens = self._prompts.build(chat.messages, context=self._bounds.context)
-            return [Prompt(tokens)]
+            return [self._conversation(chat)]
         return [self._read_prompt(prompt, echo=chat.echo) for prompt in chat.prompts]
+
+    def _conversation(self, chat: ChatInput) -> Prompt:
+        if chat.tools and self._answers.form.tools is None:
+            raise InvalidInput("This model does not call tools", param="tools")
+        return self._prompts.build(
+            chat.messages,
+            context=self._bounds.context,
+            tools=chat.tools if chat.tool_choice != "none" else (),
+            template=chat.template,
+        )
 
     def _read_prompt(self, prompt: str | list[int], *, echo: bool) -> Prompt:
         if isinstance(prompt, str):
             tokens = self._prompts.encode(prompt, context=self._bounds.context)
-            return Prompt(tokens, prompt if echo else "")
+            return Prompt(tokens, echo=prompt if echo else "")
         if not prompt:
             raise InvalidInput("A prompt must not be empty", param="prompt")
         for token in prompt:
             self._check_token(token, "prompt")
         text = self._detokenizers.text(prompt) if echo else ""
-        return Prompt(list(prompt), text)
+        return Prompt(list(prompt), echo=text)
 
     def _check_token(self, token: int, param: str) -> None:
         whole = isinstance(token, int) and not isinstance(token, bool)
