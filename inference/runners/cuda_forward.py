@@ -128,14 +128,20 @@ class CudaGraphs:
     def capture(self, body: Callable[[], None]) -> Callable[[], None]:
         """See Graphs."""
         graph = torch.cuda.CUDAGraph()
-        # thread_local: what other threads do with the device is none of this capture's business
-        with (
-            torch.cuda.device(self._device),
-            torch.cuda.graph(
-                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
-            ),
-        ):
-            body()
+        usual = torch.cuda.current_stream(self._device)
+        try:
+            # thread_local: what other threads do with the device is none of this capture's business
+            with (
+                torch.cuda.device(self._device),
+                torch.cuda.graph(
+                    graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+                ),
+            ):
+                body()
+        except BaseException:
+            # a capture that fails to end leaves its stream as the thread's own
+            torch.cuda.set_stream(usual)
+            raise
         return graph.replay
 
 

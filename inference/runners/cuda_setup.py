@@ -65,7 +65,7 @@ def packed_forward(
     without graphs.
     """
     varlen = usable_varlen(cache.layout) if switches.varlen else None
-    if switches.cuda_graphs and cache.layout.device.type == "cuda" and not cache.layout.states:
+    if switches.cuda_graphs and not cache.layout.states:
         return GraphForward(model, cache, varlen, CudaGraphs(cache.layout.device))
     return PackedForward(model, cache, varlen)
 
