@@ -22,10 +22,9 @@ from inference.runners.cuda_setup import (
     capture,
     engine_class,
     graph_room,
-    is_packed,
     room_on,
 )
-from inference.runners.device import float_type
+from inference.runners.device import float_type, use_device
 from inference.runners.families import SLOTS, Family
 from inference.runners.generation import OPEN_RESERVE
 from inference.runners.intake import Bounds, Intake
@@ -100,11 +99,12 @@ class ChatRunner:
     def estimate(cls, config: RunnerConfig) -> Memory:
         """See Runner."""
         folder = check_folder(config.path)
-        model_config, _ = read_config(folder)
+        model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         weights = weight_bytes(folder, dtype.itemsize)
         layout = cache_layout(model_config, dtype, torch.device(config.device))
         workspace = workspace_bytes(model_config, config, dtype)
+        workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
         return Memory(
             weights, cache_budget(config, layout, context, weights + workspace), workspace
@@ -165,6 +165,7 @@ class ChatRunner:
         self._family = family
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
+        use_device(device)
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
@@ -179,8 +180,7 @@ class ChatRunner:
         tokens = min(context, PREFILL_TOKENS)
         peaks = warm_up(self._model, family, layout, slots=config.slots, tokens=tokens)
         workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
-        if is_packed(family, device) and switches.cuda_graphs:
-            workspace += graph_room(config.slots, model_config.vocab_size, peaks.decode, dtype)
+        workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
         budget = cache_budget(config, layout, context, weights + workspace)
         if device.type == "cuda":
             budget = min(budget, room_on(device, workspace))

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from inference.runners.base import LoadError
+from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.cuda_attention import usable_varlen
 from inference.runners.cuda_forward import CudaGraphs, GraphForward, PackedForward
 from inference.runners.families import PLAIN, Family
@@ -22,7 +22,8 @@ from inference.runners.slots import CacheLayout, SlotCache
 from inference.runners.token_engine import TokenEngine
 
 USUAL_LONGEST = 2048
-GRAPH_BYTES = 8 * 1024 * 1024  # of a captured graph itself: its kernels and their arguments
+GRAPH_BYTES = 1024 * 1024  # of a captured graph itself: its kernels and their arguments
+WORKSPACE_BYTES = 32 * 1024 * 1024  # what cuBLAS takes for each stream on large GPUs
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,24 @@ def engine_class(cache: SlotCache, switches: GpuSwitches) -> type[TokenEngine]:
     return PipelinedEngine if cache.layout.positions_first and switches.pipelined else TokenEngine
 
 
-def graph_room(slots: int, vocabulary: int, decode_peak: int, dtype: torch.dtype) -> int:
-    """Bytes to leave for graphs: one pool as large as the largest decode step, the logits of all
-    slots, and the graphs themselves, two spans for each power of two."""
-    graphs = 2 * (slots.bit_length() + 1)
-    return decode_peak + slots * vocabulary * dtype.itemsize + graphs * GRAPH_BYTES
+def graph_room(
+    family: Family,
+    config: RunnerConfig,
+    vocabulary: int,
+    dtype: torch.dtype,
+    decode_peak: int = 0,
+) -> int:
+    """Bytes to leave for graphs, where there will be any.
+
+    One pool as large as the largest decode step (`decode_peak`), a workspace of its own for matrix
+    products, the logits of all slots, and the graphs: a few spans for each power of two of rows.
+    """
+    switches = GpuSwitches.of(config.options)
+    if not switches.cuda_graphs or not is_packed(family, torch.device(config.device)):
+        return 0
+    graphs = 4 * (config.slots.bit_length() + 1)
+    logits = config.slots * vocabulary * dtype.itemsize
+    return decode_peak + WORKSPACE_BYTES + logits + graphs * GRAPH_BYTES
 
 
 def capture(forward: object) -> None:

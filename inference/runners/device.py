@@ -62,6 +62,12 @@ def resident_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def use_device(device: torch.device) -> None:
+    """Make a GPU the calling thread's own, or pinned memory would set up another one as well."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
 def to_device(
     values: Sequence[int] | Sequence[float], dtype: torch.dtype, device: torch.device
 ) -> torch.Tensor:

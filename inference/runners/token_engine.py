@@ -25,6 +25,7 @@ import torch
 from inference.runners.answers import Piece
 from inference.runners.attention import Chunk
 from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.device import use_device
 from inference.runners.forward import Forward
 from inference.runners.generation import OPEN_RESERVE, Generation, Request
 from inference.runners.launch import Launched, Reading
@@ -149,6 +150,7 @@ class TokenEngine:
         return max(1, min(LONGEST_RETRY, round(seconds)))
 
     def _run(self) -> None:
+        use_device(self._cache.layout.device)
         while self._wait_for_work():
             events: list[Event] = []
             try:

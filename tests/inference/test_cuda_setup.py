@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inference.contracts.chat import TASK, ChatInput, Sampling
-from inference.runners import chat, cuda_setup
+from inference.runners import cuda_setup
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.chat import ChatRunner
@@ -45,7 +45,6 @@ def gpu(monkeypatch):
         return is_packed(family, torch.device("cuda"))
 
     monkeypatch.setattr(cuda_setup, "is_packed", packed)
-    monkeypatch.setattr(chat, "is_packed", packed)
     monkeypatch.setattr(cuda_setup, "CudaGraphs", lambda device: FakeGraphs())
     monkeypatch.setattr(cuda_setup, "usable_varlen", lambda layout: reference_varlen)
 
@@ -102,7 +101,7 @@ def test_the_runner_answers_the_same(gpu, monkeypatch, tmp_path):
         texts.append([recorder.text(str(number)) for number in range(6)])
         assert runner.stats().memory > 0
         if switches == {}:
-            assert memory.workspace > cuda_setup.GRAPH_BYTES
+            assert memory.workspace > cuda_setup.WORKSPACE_BYTES
             assert runner._engine._model.captures >= 3
         runner.unload()
     assert texts[1:] == texts[:1] * 3
