@@ -101,6 +101,14 @@ def running(step: RaggedStep) -> Iterator[None]:
         _LOCAL.step = None
 
 
+def current_step() -> RaggedStep:
+    """The step this thread is running. Raises RuntimeError outside of `running`."""
+    step: RaggedStep | None = getattr(_LOCAL, "step", None)
+    if step is None:
+        raise RuntimeError("slot attention was called outside of an engine step")
+    return step
+
+
 def slot_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
@@ -117,9 +125,7 @@ def slot_attention(
     the answer is `[1, tokens, heads, head_dim]`. Raises RuntimeError outside of `running`, and
     NotImplementedError for attention this engine does not know (soft caps, sinks).
     """
-    step: RaggedStep | None = getattr(_LOCAL, "step", None)
-    if step is None:
-        raise RuntimeError("slot attention was called outside of an engine step")
+    step = current_step()
     for name in ("softcap", "s_aux", "position_bias"):
         if kwargs.get(name) is not None:
             raise NotImplementedError(f"attention with {name}")

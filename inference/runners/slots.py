@@ -10,7 +10,9 @@ short rows or a few long ones. A new shape costs one copy of the live part, laye
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -19,19 +21,65 @@ FIRST_ROWS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class StateShape:
+    """What one row of a linear-attention layer holds, however long it is."""
+
+    channels: int
+    kernel: int
+    heads: int
+    key_dim: int
+    value_dim: int
+
+    def bytes(self, dtype: torch.dtype) -> int:
+        """Bytes of a row: the convolution's window, and the recurrent matrices in float32."""
+        recurrent = self.heads * self.key_dim * self.value_dim
+        return self.channels * self.kernel * dtype.itemsize + 4 * recurrent
+
+
+@dataclass(frozen=True, slots=True)
 class CacheLayout:
-    """What one token position needs: `heads[i]` and `dims[i]` are those of layer i."""
+    """What one token position needs: `heads[i]` and `dims[i]` are those of layer i.
+
+    A layer without attention has zero heads; `states` lists the linear ones with their index.
+    """
 
     heads: tuple[int, ...]
     dims: tuple[int, ...]
     dtype: torch.dtype
     device: torch.device
+    states: tuple[tuple[int, StateShape], ...] = ()
+
+    @property
+    def state_bytes(self) -> int:
+        """Bytes a row takes beside its positions."""
+        return sum(shape.bytes(self.dtype) for _, shape in self.states)
+
+    @property
+    def width(self) -> int:
+        """Numbers of K and V for one position in all layers."""
+        return 2 * sum(heads * dim for heads, dim in zip(self.heads, self.dims, strict=True))
 
     @property
     def bytes_per_token(self) -> int:
         """Bytes of K and V for one position in all layers."""
-        width = sum(heads * dim for heads, dim in zip(self.heads, self.dims, strict=True))
-        return 2 * width * self.dtype.itemsize
+        return self.width * self.dtype.itemsize
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A copy of consecutive positions of a row, in no cache's own shape.
+
+    `kv` is `[tokens, layout.width]`: K then V of each layer in turn, `[heads, dim]` flattened.
+    `state` is what a model with recurrent layers needs besides, as it was after the last position.
+    """
+
+    kv: torch.Tensor
+    state: Any = None
+
+    @property
+    def tokens(self) -> int:
+        """How many positions it holds."""
+        return self.kv.shape[0]
 
 
 def round_up(value: int, step: int) -> int:
@@ -40,7 +88,19 @@ def round_up(value: int, step: int) -> int:
 
 
 class SlotCache:
-    """K and V per layer, each `[row_capacity, kv_heads, max_len, head_dim]`."""
+    """K and V per layer, each `[row_capacity, kv_heads, max_len, head_dim]`.
+
+    A cache with recurrent layers sets `needs_state` and `state_bytes`, and keeps its states along
+    with the rows in `take`, `release`, `reset`, `free`, `snapshot` and `restore`. A state once in a
+    Snapshot is never changed: it is a copy, and `restore` copies from it.
+    """
+
+    can_share = True
+    """Whether `snapshot` and `restore` work; without them each choice computes its prompt."""
+    needs_state = False
+    """Whether a row can be continued only from where a state was kept, not from any position."""
+    state_bytes = 0
+    """Bytes of one such state."""
 
     def __init__(self, layout: CacheLayout, *, slots: int, context: int, budget: int) -> None:
         """`budget` is in bytes; `context` is the longest a row may ever get, in tokens.
@@ -115,6 +175,30 @@ class SlotCache:
         """How many positions of the row are written."""
         return self._filled[row]
 
+    def snapshot(self, row: int, start: int, end: int) -> Snapshot:
+        """A copy of positions `start..end - 1` of a row that has written them.
+
+        With `needs_state`, `end` must be the row's length: only that state is at hand.
+        """
+        return Snapshot(self.snapshot_kv(row, start, end))
+
+    def snapshot_kv(self, row: int, start: int, end: int) -> torch.Tensor:
+        """The same without a state, as `[end - start, layout.width]`."""
+        kv = torch.empty(
+            (end - start, self.layout.width), dtype=self.layout.dtype, device=self.layout.device
+        )
+        for tensor, part in zip(self._tensors(), self._parts(kv), strict=True):
+            part.copy_(self._span(tensor, row, start, end))
+        return kv
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """Write a snapshot to the positions that follow what the row holds, and count them."""
+        start = self._filled[row]
+        end = start + snapshot.tokens
+        for tensor, part in zip(self._tensors(), self._parts(snapshot.kv), strict=True):
+            self._span(tensor, row, start, end).copy_(part)
+        self._filled[row] = end
+
     def release(self, row: int, group_end: int) -> list[tuple[int, int]]:
         """Wipe a row and close the hole; returns the moves made, as (from, to).
 
@@ -147,6 +231,25 @@ class SlotCache:
         self.keys.clear()
         self.values.clear()
         self.rows = self.row_capacity = self.max_len = 0
+
+    @staticmethod
+    def _span(tensor: torch.Tensor, row: int, start: int, end: int) -> torch.Tensor:
+        """Positions of a row, as a view `[tokens, heads, dim]`."""
+        return tensor[row, :, start:end].transpose(0, 1)
+
+    def _tensors(self) -> Iterator[torch.Tensor]:
+        """K and V of each layer in turn, the order of a Snapshot."""
+        for keys, values in zip(self.keys, self.values, strict=True):
+            yield keys
+            yield values
+
+    def _parts(self, kv: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Views `[tokens, heads, dim]` of a snapshot's numbers, in the same order."""
+        at = 0
+        for heads, dim in zip(self.layout.heads, self.layout.dims, strict=True):
+            for _ in range(2):
+                yield kv[:, at : at + heads * dim].unflatten(1, (heads, dim))
+                at += heads * dim
 
     def _move(self, source: int, target: int) -> None:
         """Overwrite a row with another one and wipe what the old one had beyond it."""
