@@ -34,6 +34,7 @@ def check(tmp_path, **variables):
         ("DATABASE_URL", "mysql://x", "DATABASE_URL='mysql://x' must begin with "),
         ("DATABASE_URL", "postgres://a:b@h:port/x", "DATABASE_URL='postgres://***@h:port/x' is "),
         ("TRUSTED_PROXIES", "10.0.0.0/99", "TRUSTED_PROXIES: '10.0.0.0/99' is no IP network."),
+        ("FETCH_ALLOW", "10.0.0.5", "FETCH_ALLOW: '10.0.0.5' is no origin."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL='LOUD' is none of DEBUG, INFO, "),
     ],
 )
