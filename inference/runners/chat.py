@@ -33,12 +33,13 @@ from inference.runners.loading import (
     cache_layout,
     context_length,
     eos_ids,
+    held_bytes,
     load_model,
     load_tokenizer,
     prefix_budget,
     read_config,
     sampling_defaults,
-    tensors,
+    tied_head_bytes,
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
@@ -101,8 +102,11 @@ class ChatRunner:
         folder = check_folder(config.path)
         model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
-        weights = weight_bytes(folder, dtype.itemsize)
-        layout = cache_layout(model_config, dtype, torch.device(config.device))
+        device = torch.device(config.device)
+        weights = weight_bytes(folder, dtype.itemsize) + tied_head_bytes(
+            model_config, dtype, device
+        )
+        layout = cache_layout(model_config, dtype, device)
         workspace = workspace_bytes(model_config, config, dtype)
         workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
@@ -173,7 +177,7 @@ class ChatRunner:
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
-        weights = sum(tensor.nbytes for tensor in tensors(self._model))
+        weights = held_bytes(self._model)
         on_progress(0.8, "warming up")
         context = context_length(model_config, config)
         switches = GpuSwitches.of(config.options)
