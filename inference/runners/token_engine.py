@@ -278,7 +278,11 @@ class TokenEngine:
             if isinstance(processor, Penalties)
         }
         if penalties:
-            penalise(logits, penalties)
+            try:
+                penalise(logits, penalties)
+            except Exception:  # the error boundary of those that have any
+                logger.exception("penalties failed in %d rows", len(penalties))
+                failed |= {due[row] for row in penalties}
         for row, generation in enumerate(due):
             try:
                 for processor in generation.processors:
