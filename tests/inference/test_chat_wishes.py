@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from inference.contracts.chat import TASK, ChatInput, Sampling
 from inference.runners.base import Delta, Ended, InvalidInput, RunnerConfig
 from inference.runners.chat import ChatRunner
+from inference.runners.prompt import PromptBuilder
 from tests.inference.recorder import Recorder
 from tests.inference.tiny_models import (
     SPECIAL,
@@ -216,3 +219,15 @@ def test_wrong_wishes_are_refused_at_once(running, wishes, param, code):
         ask(runner, "refused", messages, **wishes)
     assert (caught.value.param, caught.value.code) == (param, code)
     assert "refused" not in recorder.by_id
+
+
+def test_a_bare_prompt_starts_with_the_tokenizers_own_start():
+    vocabulary = {"<s>": 0, "a": 1, "<": 2, "s": 3, ">": 4}
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="a"))
+    backend.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    backend.post_processor = processors.TemplateProcessing("<s> $A", special_tokens=[("<s>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>")
+    builder = PromptBuilder(tokenizer)
+    assert builder.encode("aa", context=64) == [0, 1, 1]
+    assert builder.encode("<s>a", context=64) == [0, 2, 3, 4, 1]
+    assert builder.encode("", context=64) == [0]
