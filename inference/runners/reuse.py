@@ -57,7 +57,8 @@ class Reuse:
         if prefixes is None or not self._shares(generation):
             return
         try:
-            written = (generation.prompt + generation.tokens)[: self._cache.length(row)]
+            # of the last token nothing is in the row, or nothing that is known to be sound
+            written = (generation.prompt + generation.tokens)[:-1]
             keys = generation.keys = chain(generation.seed, written, generation.keys)
             keys = keys[: prefixes.capacity]
             first = prefixes.missing(keys)
