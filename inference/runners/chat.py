@@ -25,7 +25,7 @@ from inference.runners.cuda_setup import (
     room_on,
 )
 from inference.runners.device import float_type, use_device
-from inference.runners.families import SLOTS, Family
+from inference.runners.families import PLAIN, SLOTS, Family
 from inference.runners.generation import OPEN_RESERVE
 from inference.runners.intake import Bounds, Intake
 from inference.runners.loading import (
@@ -184,12 +184,13 @@ class ChatRunner:
         budget = cache_budget(config, layout, context, weights + workspace)
         if device.type == "cuda":
             budget = min(budget, room_on(device, workspace))
-        prefix = prefix_budget(config, layout, context, budget)
+        keeps = family.engine != PLAIN
+        prefix = prefix_budget(config, layout, context, budget) if keeps else 0
         self._cache = make_cache(
             family, layout, slots=config.slots, context=context, budget=budget - prefix
         )
         self._context = self._cache.context
-        if prefix and self._cache.can_share:
+        if prefix:
             state_bytes = self._cache.state_bytes
             self._prefixes = PrefixCache(layout, prefix, state_bytes=state_bytes)
         self._memory = Memory(weights, self._cache.bytes_total + prefix, workspace)

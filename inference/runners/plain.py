@@ -26,6 +26,7 @@ class RowCaches(SlotCache):
     no width. There is nothing here that a prefix cache could keep in blocks.
     """
 
+    can_keep = False
     needs_state = True
 
     def __init__(self, *args: Any, **settings: Any) -> None:

@@ -17,7 +17,7 @@ class Reuse:
     def __init__(self, cache: SlotCache, prefixes: PrefixCache | None) -> None:
         """`prefixes` None: nothing is kept beyond a request."""
         self._cache = cache
-        self._prefixes = prefixes if cache.can_share else None
+        self._prefixes = prefixes if cache.can_share and cache.can_keep else None
 
     def must_wait(self, generation: Generation) -> bool:
         """Whether the choice that computes its prompt has not come to the end of it."""

@@ -106,6 +106,8 @@ class SlotCache:
 
     can_share = True
     """Whether `snapshot` and `restore` work; without them each choice computes its prompt."""
+    can_keep = True
+    """Whether positions can be kept in blocks, by the prefix cache."""
     needs_state = False
     """Whether a row can be continued only from where a state was kept, not from any position."""
     state_bytes = 0
