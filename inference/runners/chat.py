@@ -182,7 +182,7 @@ class ChatRunner:
         context = context_length(model_config, config)
         switches = GpuSwitches.of(config.options)
         tokens = min(context, PREFILL_TOKENS)
-        peaks = warm_up(self._model, family, layout, slots=config.slots, tokens=tokens)
+        peaks = warm_up(self._model, family, layout, switches, slots=config.slots, tokens=tokens)
         workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
         workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
         budget = cache_budget(config, layout, context, weights + workspace)
