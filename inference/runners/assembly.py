@@ -13,6 +13,7 @@ from inference.runners.hybrid import split_mixers
 from inference.runners.plain import PlainForward, RowCaches
 from inference.runners.slots import CacheLayout, SlotCache
 from inference.runners.states import StateSlotCache
+from inference.runners.vision import SeeingForward
 
 
 def prepare(model: PreTrainedModel, family: Family) -> None:
@@ -41,4 +42,6 @@ def make_forward(family: Family, model: PreTrainedModel, cache: SlotCache) -> Fo
     """The forward of the family's engine over a cache that `make_cache` made."""
     if isinstance(cache, RowCaches):
         return PlainForward(model, cache)
+    if family.takes_images:
+        return SeeingForward(model, cache)
     return RaggedForward(model, cache)

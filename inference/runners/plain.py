@@ -95,9 +95,11 @@ class PlainForward:
         decoding: Sequence[Generation],
         chunks: Sequence[Chunk],
         prefilling: Sequence[Generation],
+        fed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See Forward."""
-        due = [self._row(row, [generation.last_token]) for row, generation in enumerate(decoding)]
+        tokens = [one.last_token for one in decoding] if fed is None else fed.tolist()
+        due = [self._row(row, [token]) for row, token in enumerate(tokens)]
         for chunk, generation in zip(chunks, prefilling, strict=True):
             end = chunk.start + chunk.count
             ends = end == len(generation.prompt)
