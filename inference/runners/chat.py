@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
 from inference.contracts.chat import TASK, ChatInput
-from inference.runners.answers import PlainAnswer
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
 from inference.runners.device import float_type, resident_bytes
 from inference.runners.families import PLAIN, SLOTS, Family
-from inference.runners.generation import OPEN_RESERVE, Generation
+from inference.runners.generation import OPEN_RESERVE
+from inference.runners.intake import Bounds, Intake
 from inference.runners.loading import (
     cache_budget,
     cache_layout,
@@ -28,23 +30,30 @@ from inference.runners.loading import (
     eos_ids,
     load_model,
     load_tokenizer,
+    prefix_budget,
     read_config,
     sampling_defaults,
     tensors,
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
+from inference.runners.prefix_cache import PrefixCache
 from inference.runners.prompt import PromptBuilder
-from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
+from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
-from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+from inference.runners.vision import MOST_PIXELS, ImageReader, vision_bytes
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 
 
 class ChatRunner:
-    """One chat model on one device. `options`: waiting_tokens, prefill_tokens."""
+    """One chat model on one device.
+
+    `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off),
+    image_pixels (larger images are scaled down).
+    """
 
     tasks = frozenset({TASK})
 
@@ -59,17 +68,22 @@ class ChatRunner:
         self._context = 0
         self._family = Family("", SLOTS)
         self._defaults = SamplingDefaults()
-        self._prompts: PromptBuilder
-        self._detokenizers: DetokenizerFactory
+        self._prefixes: PrefixCache | None = None
+        self._intake: Intake
 
     @property
     def context(self) -> int:
         """The most tokens prompt and answer may have together; known after `load`."""
         return self._context
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether messages may hold images (as `data`); known after `load`."""
+        return self._family.takes_images
+
     def describe(self) -> str:
         """How the model is run: "slots", "hybrid" or "plain"; known after `load`."""
-        return self._family.engine
+        return self._family.engine + (", images" if self.takes_images else "")
 
     @property
     def healthy(self) -> bool:
@@ -111,24 +125,11 @@ class ChatRunner:
 
     def submit(self, request_id: str, task: str, request: dict[str, Any], *, salt: str) -> None:
         """See Runner. Templates and tokenises in the caller's thread."""
-        del salt  # of use to the prefix cache only
         engine = self._require_engine()
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages, context=self._context)
-        limit = self._completion_limit(len(prompt), chat.max_tokens)
-        generation = Generation(
-            request_id=request_id,
-            prompt=prompt,
-            limit=limit,
-            choice=Choice(chat.sampling, self._defaults),
-            answer=PlainAnswer(TextStream(self._detokenizers(), chat.stop)),
-            processors=penalties_for(chat.sampling, self._defaults, prompt),
-            open_ended=chat.max_tokens is None,
-            ignore_eos=chat.ignore_eos,
-        )
-        engine.submit(generation)
+        engine.submit(*self._intake.generations(request_id, chat, salt))
 
     def cancel(self, request_id: str) -> None:
         """See Runner."""
@@ -141,14 +142,7 @@ class ChatRunner:
             return Stats(active=0, waiting=0)
         load = self._engine.stats()
         held = self._memory.weights + self._memory.workspace + self._cache.bytes_held
-        return Stats(
-            active=load.active,
-            waiting=load.waiting,
-            tokens_per_s=load.tokens_per_s,
-            cache_used=load.cache_used,
-            cache_total=load.cache_total,
-            memory=held,
-        )
+        return replace(load, memory=held + load.prefix_total)
 
     def unload(self) -> None:
         """See Runner. Raises RuntimeError if the engine thread does not end."""
@@ -156,7 +150,7 @@ class ChatRunner:
             raise RuntimeError("the engine thread does not end")
         if self._cache is not None:
             self._cache.free()
-        self._engine = self._cache = self._model = None
+        self._engine = self._cache = self._model = self._prefixes = None
         gc.collect()
         if self._config.device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -172,8 +166,6 @@ class ChatRunner:
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
-        self._prompts = PromptBuilder(tokenizer)
-        self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
@@ -182,19 +174,49 @@ class ChatRunner:
         context = context_length(model_config, config)
         workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
         workspace = max(workspace, workspace_bytes(model_config, config, dtype))
+        if family.takes_images:
+            workspace += vision_bytes(self._model.config, self._most_pixels(), dtype)
         budget = cache_budget(config, layout, context, weights + workspace)
-        self._cache = make_cache(family, layout, slots=config.slots, context=context, budget=budget)
+        prefix = 0
+        if family.engine != PLAIN:
+            prefix = prefix_budget(config, layout, context, budget)
+        self._cache = make_cache(
+            family, layout, slots=config.slots, context=context, budget=budget - prefix
+        )
         self._context = self._cache.context
-        self._memory = Memory(weights, self._cache.bytes_total, workspace)
+        if prefix:
+            state_bytes = self._cache.state_bytes
+            self._prefixes = PrefixCache(layout, prefix, state_bytes=state_bytes)
+        self._memory = Memory(weights, self._cache.bytes_total + prefix, workspace)
+        limits = self._engine_limits()
         self._engine = TokenEngine(
             make_forward(family, self._model, self._cache),
             self._cache,
             eos_ids=eos_ids(self._model.generation_config, tokenizer),
-            limits=self._engine_limits(),
+            limits=limits,
+            prefixes=self._prefixes,
             on_fatal=self._tell_fatal,
+        )
+        known = max(tokenizer.get_vocab().values()) + 1
+        vocabulary = min(model_config.vocab_size, known)
+        self._intake = Intake(
+            PromptBuilder(tokenizer, takes_images=family.takes_images),
+            DetokenizerFactory(tokenizer.backend_tokenizer),
+            self._defaults,
+            Bounds(self._context, vocabulary, limits.waiting_tokens),
+            self._image_reader(folder),
         )
         on_progress(1.0, "ready")
         return self._memory
+
+    def _most_pixels(self) -> int:
+        usual = MOST_PIXELS[torch.device(self._config.device).type]
+        return int(self._config.options.get("image_pixels", usual))
+
+    def _image_reader(self, folder: Path) -> ImageReader | None:
+        if not self._family.takes_images:
+            return None
+        return ImageReader(folder, self._model, most_pixels=self._most_pixels())
 
     def _tell_fatal(self, reason: str) -> None:
         if self._on_fatal is not None:
@@ -250,28 +272,6 @@ class ChatRunner:
                 use_cache=False,
                 logits_to_keep=torch.arange(count - keep, count, device=device),
             )
-
-    def _completion_limit(self, prompt_tokens: int, max_tokens: int | None) -> int:
-        room = self._context - prompt_tokens
-        if room < 1:
-            raise InvalidInput(
-                f"The messages are {prompt_tokens} tokens long; this model's context length is "
-                f"{self._context} tokens, the answer included.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        if max_tokens is None:
-            return room
-        if max_tokens < 1:
-            raise InvalidInput("max_tokens must be at least 1", param="max_tokens")
-        if max_tokens > room:
-            raise InvalidInput(
-                f"The messages are {prompt_tokens} tokens long and max_tokens is {max_tokens}; "
-                f"together they exceed this model's context length of {self._context} tokens.",
-                code="context_length_exceeded",
-                param="max_tokens",
-            )
-        return max_tokens
 
     def _require_engine(self) -> TokenEngine:
         if self._engine is None:

@@ -7,7 +7,6 @@ cancelling; only the batching is missing. Each row owns whatever cache the model
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -16,17 +15,16 @@ import torch
 
 from inference.runners.attention import Chunk
 from inference.runners.generation import Generation
-from inference.runners.slots import SlotCache, Snapshot
+from inference.runners.slots import SlotCache
 
 
 class RowCaches(SlotCache):
     """Counts positions like a SlotCache and keeps, in place of tensors, one cache per row.
 
-    A Snapshot's state is a copy of the whole cache, so siblings can share a prompt; its `kv` has
-    no width. There is nothing here that a prefix cache could keep in blocks.
+    Rows share nothing: every choice computes its prompt, and no prefix is kept.
     """
 
-    needs_state = True
+    can_share = False
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         """As SlotCache. `caches[row]` is transformers' object, None before the first token."""
@@ -49,20 +47,6 @@ class RowCaches(SlotCache):
         moves = super().release(row, group_end)
         self.caches.pop()
         return moves
-
-    def snapshot(self, row: int, start: int, end: int) -> Snapshot:
-        """See SlotCache."""
-        return Snapshot(self.snapshot_kv(row, start, end), copy.deepcopy(self.caches[row]))
-
-    def snapshot_kv(self, row: int, start: int, end: int) -> torch.Tensor:
-        """See SlotCache: positions without numbers."""
-        return torch.empty((end - start, 0))
-
-    def restore(self, row: int, snapshot: Snapshot) -> None:
-        """See SlotCache; without tokens there is nothing to take over."""
-        if snapshot.tokens:
-            self.caches[row] = copy.deepcopy(snapshot.state)
-            self._filled[row] += snapshot.tokens
 
     def free(self) -> None:
         """See SlotCache."""

@@ -25,8 +25,12 @@ CONTROL_SHAPE = re.compile("<\\|.*\\|>|<\uff5c.*\uff5c>", re.DOTALL)
 class PromptBuilder:
     """Thread-safe: `build` only reads the tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """`tokenizer` must be a fast one with a chat template."""
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, *, takes_images: bool = False) -> None:
+        """`tokenizer` must be a fast one with a chat template.
+
+        With `takes_images`, the template sees image parts and writes a placeholder for each.
+        """
+        self._takes_images = takes_images
         self._tokenizer = tokenizer
         self._backend: Tokenizer = tokenizer.backend_tokenizer
         self._backend.no_padding()
@@ -44,6 +48,10 @@ class PromptBuilder:
         longest_first = sorted(filter(None, texts), key=len, reverse=True)
         pattern = "|".join(map(re.escape, longest_first)) or r"(?!)"
         self._control = re.compile(pattern, re.IGNORECASE)
+        # what the tokenizer puts before any text
+        self._start = self._backend.encode("", add_special_tokens=True).ids[:1]
+        if self._start != [tokenizer.bos_token_id]:
+            self._start = []
         self._longest = max(map(len, self._backend.get_vocab()), default=1)
 
     def build(self, messages: list[dict[str, Any]], *, context: int) -> list[int]:
@@ -70,8 +78,32 @@ class PromptBuilder:
             raise InvalidInput("The messages contain control tokens", param="messages")
         return tokens
 
+    def encode(self, text: str, *, context: int) -> list[int]:
+        """The tokens of a prompt that goes to the model as it is. Raises InvalidInput.
+
+        It starts with the tokenizer's BOS token where it has one; typed control tokens stay text.
+        """
+        if len(text) > context * self._longest * SHRINK:
+            raise InvalidInput(
+                f"The prompt is {len(text)} characters long, which is more than this model's "
+                f"context length of {context} tokens can hold.",
+                code="context_length_exceeded",
+                param="prompt",
+            )
+        mark = f"Zq{secrets.token_hex(12)}qZ"
+        tokens: list[int] = []
+        for piece in self._break_literals(text, mark).split(mark):
+            tokens += self._backend.encode(piece, add_special_tokens=False).ids
+        if any(token in self._control_ids for token in tokens):
+            raise InvalidInput("The prompt contains control tokens", param="prompt")
+        tokens = self._start + tokens
+        if not tokens:
+            raise InvalidInput("A prompt must not be empty", param="prompt")
+        return tokens
+
     def _check_length(self, messages: list[dict[str, Any]], context: int) -> None:
-        characters = sum(len(_text_of(message.get("content"))) for message in _checked(messages))
+        contents = [self._content(message.get("content")) for message in _checked(messages)]
+        characters = sum(map(_length, contents))
         if characters > context * self._longest * SHRINK:
             raise InvalidInput(
                 f"The messages are {characters} characters long, which is more than this model's "
@@ -92,8 +124,20 @@ class PromptBuilder:
             ) from error
 
     def _prepare(self, message: dict[str, Any], mark: str) -> dict[str, Any]:
-        content = _text_of(message.get("content"))
+        content = self._content(message.get("content"))
         return self._disarm({**message, "content": content}, mark)
+
+    def _content(self, content: Any) -> str | list[dict[str, Any]]:
+        """Content as templates know it: one text or, with images, parts."""
+        if not self._takes_images or not isinstance(content, list):
+            return _text_of(content)
+        shown = [isinstance(part, dict) and part.get("type") == "image" for part in content]
+        if not any(shown):
+            return _text_of(content)
+        return [
+            {"type": "image"} if image else {"type": "text", "text": _text_of([part])}
+            for part, image in zip(content, shown, strict=True)
+        ]
 
     def _disarm(self, value: Any, mark: str) -> Any:
         """The same value, with every literal of a control token in its strings broken in two."""
@@ -128,6 +172,12 @@ def _checked(messages: Any) -> list[dict[str, Any]]:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             raise InvalidInput("Each message needs a role", param="messages")
     return messages
+
+
+def _length(content: str | list[dict[str, Any]]) -> int:
+    if isinstance(content, str):
+        return len(content)
+    return sum(len(part.get("text", "")) for part in content)
 
 
 def _text_of(content: Any) -> str:

@@ -91,9 +91,12 @@ class SlotCache:
     """K and V per layer, each `[row_capacity, kv_heads, max_len, head_dim]`.
 
     A cache with recurrent layers sets `needs_state` and `state_bytes`, and keeps its states along
-    with the rows in `take`, `release`, `reset`, `free`, `snapshot` and `restore`.
+    with the rows in `take`, `release`, `reset`, `free`, `snapshot` and `restore`. A state once in a
+    Snapshot is never changed: it is a copy, and `restore` copies from it.
     """
 
+    can_share = True
+    """Whether `snapshot` and `restore` work; without them each choice computes its prompt."""
     needs_state = False
     """Whether a row can be continued only from where a state was kept, not from any position."""
     state_bytes = 0
@@ -185,7 +188,7 @@ class SlotCache:
             (end - start, self.layout.width), dtype=self.layout.dtype, device=self.layout.device
         )
         for tensor, part in zip(self._tensors(), self._parts(kv), strict=True):
-            part.copy_(tensor[row, :, start:end].transpose(0, 1))
+            part.copy_(self._span(tensor, row, start, end))
         return kv
 
     def restore(self, row: int, snapshot: Snapshot) -> None:
@@ -193,7 +196,7 @@ class SlotCache:
         start = self._filled[row]
         end = start + snapshot.tokens
         for tensor, part in zip(self._tensors(), self._parts(snapshot.kv), strict=True):
-            tensor[row, :, start:end].copy_(part.transpose(0, 1))
+            self._span(tensor, row, start, end).copy_(part)
         self._filled[row] = end
 
     def release(self, row: int, group_end: int) -> list[tuple[int, int]]:
@@ -228,6 +231,11 @@ class SlotCache:
         self.keys.clear()
         self.values.clear()
         self.rows = self.row_capacity = self.max_len = 0
+
+    @staticmethod
+    def _span(tensor: torch.Tensor, row: int, start: int, end: int) -> torch.Tensor:
+        """Positions of a row, as a view `[tokens, heads, dim]`."""
+        return tensor[row, :, start:end].transpose(0, 1)
 
     def _tensors(self) -> Iterator[torch.Tensor]:
         """K and V of each layer in turn, the order of a Snapshot."""

@@ -16,20 +16,30 @@ from tests.inference.tiny_models import (
 
 @pytest.fixture
 def engines():
-    """Makes engines and stops them at the end."""
+    """Makes engines and stops them at the end; `prefix_tokens` is the prefix cache's budget."""
     made = []
 
     def make(
-        kind="qwen3", *, model=None, slots=8, tokens=8192, eos_ids=(), on_fatal=None, **limits
+        kind="qwen3",
+        *,
+        model=None,
+        slots=8,
+        tokens=8192,
+        eos_ids=(),
+        on_fatal=None,
+        prefix_tokens=0,
+        **limits,
     ):
         model = model or slot_model(kind)
         cache = cache_for(model, slots=slots, tokens=tokens)
-        engine_limits = EngineLimits(**{"waiting_tokens": 10**6, **limits})
+        budget = prefix_tokens * cache.layout.bytes_per_token
+        prefixes = PrefixCache(cache.layout, budget, state_bytes=cache.state_bytes)
         engine = TokenEngine(
             RaggedForward(model, cache),
             cache,
             eos_ids=eos_ids,
-            limits=engine_limits,
+            limits=EngineLimits(**{"waiting_tokens": 10**6, **limits}),
+            prefixes=prefixes if prefix_tokens else None,
             on_fatal=on_fatal,
         )
         made.append(engine)

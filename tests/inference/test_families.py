@@ -82,8 +82,8 @@ def test_kept_prefixes_change_no_token(family_engines, kind):
     for number in range(18):
         prompt = rng.choice(stems)[: rng.randint(40, 130)] + random_prompt(rng, 1, 40)
         asked[str(number)] = (prompt, rng.randint(1, 12))
-        engine.submit(generation(str(number), prompt, asked[str(number)][1], seed_of="a"))
-        engine.submit(generation(f"other{number}", prompt, 5, seed_of="b", temperature=1.0))
+        engine.submit(generation(str(number), prompt, asked[str(number)][1], org="a"))
+        engine.submit(generation(f"other{number}", prompt, 5, org="b", temperature=1.0))
         time.sleep(rng.random() * 0.01)
         if number % 3 == 0:
             engine.cancel(f"other{rng.randint(0, number)}")
@@ -98,7 +98,7 @@ def test_a_hybrid_continues_a_conversation_from_its_last_state(family_engines):
     rng = random.Random(5)
     prompt, before = random_prompt(rng, 100, 100), 0
     for turn in range(4):
-        engine.submit(generation(str(turn), prompt, 10, seed_of="org"))
+        engine.submit(generation(str(turn), prompt, 10, org="org"))
         answer = tokens_of(recorder, str(turn))
         assert answer == wanted("qwen3_5_text", prompt, 10)
         cached = recorder.end(str(turn)).units.cached_tokens
@@ -120,7 +120,7 @@ def test_choices_of_one_prompt_equal_generate(family_engines, kind, prefix_token
         prompt = random_prompt(rng, 1, 100)
         stem = Stem(waiting=2)
         choices = [
-            generation(str(number), prompt, 10, seed_of="org", stem=stem, index=at, follows=at > 0)
+            generation(str(number), prompt, 10, org="org", stem=stem, index=at, follows=at > 0)
             for at in range(3)
         ]
         engine.submit(*choices)

@@ -11,14 +11,19 @@ import torch
 from PIL import Image
 from transformers import AutoImageProcessor
 
+from inference.contracts.chat import TASK, ChatInput, Sampling
 from inference.runners.assembly import make_cache, make_forward, prepare
-from inference.runners.base import InvalidInput
+from inference.runners.base import Delta, InvalidInput, RunnerConfig
+from inference.runners.chat import ChatRunner
 from inference.runners.families import HYBRID, family_of
 from inference.runners.loading import cache_layout
 from inference.runners.prefix_cache import PrefixCache, chain_seed
+from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import EngineLimits, TokenEngine
 from inference.runners.vision import ImageReader
 from tests.inference.engines import generation, started, tokens_of
+from tests.inference.recorder import Recorder
+from tests.inference.tiny_models import save_folder
 from tests.inference.tiny_vision import (
     END,
     PAD,
@@ -26,10 +31,12 @@ from tests.inference.tiny_vision import (
     build_seeing,
     picture,
     save_seeing,
+    seeing_tokenizer,
     seen,
     words,
 )
 
+IMAGE = object()
 KINDS = ["qwen3_5", "qwen3_5_moe"]
 
 
@@ -195,3 +202,96 @@ def test_a_template_that_loses_an_image_is_refused(folder):
         reader.expand([5, 6], opened)
     with pytest.raises(InvalidInput):
         reader.expand([PAD, PAD], opened)
+
+
+@pytest.fixture(scope="module")
+def serving(folder):
+    settings = RunnerConfig("seeing", str(folder), dtype="float32", slots=4)
+    runner = ChatRunner(settings)
+    memory = runner.load(lambda share, text: None)
+    assert memory.weights == pytest.approx(ChatRunner.estimate(settings).weights, rel=0.1)
+    recorder = Recorder()
+    runner.start(recorder)
+    yield runner, recorder
+    runner.unload()
+
+
+def ask(runner, name, content, **settings):
+    messages = [{"role": "user", "content": content}]
+    chat = ChatInput(
+        messages, Sampling(temperature=0), **{"max_tokens": 10, "ignore_eos": True, **settings}
+    )
+    runner.submit(name, TASK, chat.as_dict(), salt="org")
+
+
+def test_a_folder_that_sees_is_served(serving, folder):
+    runner, recorder = serving
+    assert (runner.describe(), runner.takes_images) == ("hybrid, images", True)
+    datas = [picture(random.Random(number), 50 + number, 40) for number in range(2)]
+    content = [
+        {"type": "text", "text": "the cat <|image_pad|>"},
+        {"type": "image", "data": datas[0]},
+        {"type": "text", "text": " and the dog"},
+        {"type": "image", "data": datas[1]},
+    ]
+    for name in "abc":
+        ask(runner, name, content, n=2 if name == "b" else 1)
+    tokenizer = seeing_tokenizer()
+    pieces = [
+        *("<|im_start|>", "user\n", "the cat ", "<", "|image_pad|>", IMAGE, " and the dog", IMAGE),
+        *("<|im_end|>", "\n", "<|im_start|>", "assistant\n"),
+    ]
+    pictures = [Image.open(io.BytesIO(data)).convert("RGB") for data in datas]
+    made = AutoImageProcessor.from_pretrained(folder, backend="pil")(
+        images=pictures, return_tensors="pt"
+    )
+    counts = iter((made["image_grid_thw"].prod(-1) // 4).tolist())
+    prompt = []
+    for piece in pieces:
+        if piece is IMAGE:
+            prompt += [START, *[PAD] * next(counts), END]
+        else:
+            prompt += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    answer = seen(prompt, made["pixel_values"], made["image_grid_thw"], 10, "qwen3_5")
+    detokenizer = DetokenizerFactory(tokenizer.backend_tokenizer)()
+    text = "".join(map(detokenizer.push, answer))
+    for name in "abc":
+        recorder.wait(name)
+        deltas = [one for one in recorder.by_id[name] if isinstance(one, Delta)]
+        for choice in range(2 if name == "b" else 1):
+            assert "".join(one.text for one in deltas if one.choice == choice) == text
+    assert recorder.end("a").units.prompt_tokens == len(prompt)
+    assert recorder.end("c").units.cached_tokens > 0
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [(b"", "invalid_image"), (picture(random.Random(1), 60, 40)[:200], "invalid_image")],
+)
+def test_broken_images_are_refused(serving, data, code):
+    runner, _ = serving
+    with pytest.raises(InvalidInput) as caught:
+        ask(runner, "broken", [{"type": "text", "text": "x"}, {"type": "image", "data": data}])
+    assert (caught.value.code, caught.value.param) == (code, "messages[0].content[1]")
+
+
+def test_images_count_towards_the_context(serving):
+    runner, _ = serving
+    image = {"type": "image", "data": picture(random.Random(1), 125, 125)}
+    with pytest.raises(InvalidInput) as caught:
+        ask(runner, "long", [image] * 9)
+    assert caught.value.code == "context_length_exceeded"
+
+
+def test_a_text_model_refuses_images(tmp_path):
+    runner = ChatRunner(
+        RunnerConfig("text", str(save_folder(tmp_path / "text")), dtype="float32", slots=2)
+    )
+    runner.load(lambda share, text: None)
+    try:
+        assert not runner.takes_images
+        with pytest.raises(InvalidInput) as caught:
+            ask(runner, "a", [{"type": "image", "url": "http://127.0.0.1/"}])
+        assert (caught.value.code, caught.value.param) == ("invalid_value", "messages")
+    finally:
+        runner.unload()
