@@ -28,6 +28,7 @@ from inference import frames
 from inference.committer import Committer
 from inference.contracts import chat
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
+from inference.images import ImageDesk
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
@@ -85,6 +86,11 @@ class RunnerHost:
         self.stopped = asyncio.Event()
         self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
         self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self.images = ImageDesk(
+            takes_images=self.runner.takes_images,
+            contract_of=self._runner_input,
+            on_loaded=self._on_loaded,
+        )
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -111,6 +117,7 @@ class RunnerHost:
         self.runner.unload()
         self.database.shutdown()
         self.preparing.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
@@ -180,7 +187,7 @@ class RunnerHost:
         self.work[job_id] = work
         if self.is_draining:
             self._send_away(work)
-        elif len(self.waiting) >= MAX_WAITING:
+        elif len(self.waiting) + self.images.loading >= MAX_WAITING:
             error = {"code": "model_unavailable", "message": "The model is busy"}
             self._say_last(work, [frames.ERROR, work.job_id, work.attempt, error])
         else:
@@ -228,7 +235,7 @@ class RunnerHost:
             await self._claim_suspects(moment)
             return
         self.exclusive = ""
-        free = self.row.capacity - self.running - len(self.waiting)
+        free = self.row.capacity - self.running - len(self.waiting) - self.images.loading
         if free <= 0 and not any(work.is_claimed for work in self.work.values()):
             free = 1  # persisted work always has a slot, however long the interactive line is
         jobs = await self._in_database(
@@ -312,14 +319,31 @@ class RunnerHost:
                 self._submit(work)
 
     def _submit(self, work: Work) -> None:
+        if not work.is_suspect and self.images.must_fetch(work):
+            self.images.fetch(work)
+            return
         self.running += 1
         work.submitted = time.monotonic()
-        if work.size() <= SMALL_REQUEST:
+        has_images = self.images.holds(work)
+        if work.size() <= SMALL_REQUEST and not has_images:
             self._prepare(work)
             return
         # Tokenising a long text here would hold up every stream of this Runner.
-        done = self.loop.run_in_executor(self.preparing, self._prepare, work)
+        threads = self.images.threads if has_images else self.preparing
+        done = self.loop.run_in_executor(threads, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))
+
+    def _on_loaded(self, work: Work, failure: base.Failed | None) -> None:
+        """Its images are here: it is next, unless it has ended or must go elsewhere."""
+        if work.is_ended:
+            return
+        if failure is not None:
+            self._on_events([failure])
+        elif self.is_draining and not work.is_claimed:
+            self._send_away(work)
+        else:
+            self.waiting.appendleft(work)
+            self._admit()
 
     def _was_prepared(self, work: Work) -> None:
         if work.cancelled is not None and not work.is_ended:
@@ -329,7 +353,8 @@ class RunnerHost:
         """Hand it to the engine; whatever that refuses ends this request only."""
         refusal = None
         try:
-            self.runner.submit(work.job_id, work.task, self._runner_input(work), salt=work.salt)
+            contract = self.images.contract(work)
+            self.runner.submit(work.job_id, work.task, contract, salt=work.salt)
         except base.InvalidInput as error:
             refusal = base.Failed(work.job_id, error.code, str(error), param=error.param)
         except base.Busy as error:
