@@ -37,8 +37,9 @@ from inference.runners.loading import (
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
+from inference.runners.parsed_answer import AnswerMaker
 from inference.runners.prefix_cache import PrefixCache
-from inference.runners.prompt import PromptBuilder
+from inference.runners.prompt import PromptBuilder, tokenizer_format
 from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
 from inference.runners.text import DetokenizerFactory
@@ -166,6 +167,7 @@ class ChatRunner:
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
+        form = tokenizer_format(tokenizer, model_config.model_type)
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
@@ -199,9 +201,11 @@ class ChatRunner:
         )
         known = max(tokenizer.get_vocab().values()) + 1
         vocabulary = min(model_config.vocab_size, known)
+        detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
         self._intake = Intake(
-            PromptBuilder(tokenizer, takes_images=family.takes_images),
-            DetokenizerFactory(tokenizer.backend_tokenizer),
+            PromptBuilder(tokenizer, form, takes_images=family.takes_images),
+            detokenizers,
+            AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
             Bounds(self._context, vocabulary, limits.waiting_tokens),
             self._image_reader(folder),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference.contracts.chat import ChatInput
-from inference.runners.answers import AnswerStream, PlainAnswer
 from inference.runners.base import InvalidInput
 from inference.runners.generation import Generation, Stem
 from inference.runners.logprobs import MOST_TOP, LogprobLine
-from inference.runners.media import Media
+from inference.runners.parsed_answer import AnswerMaker
 from inference.runners.prefix_cache import chain, chain_seed
-from inference.runners.prompt import PromptBuilder
+from inference.runners.prompt import Prompt, PromptBuilder
 from inference.runners.sampling import Choice, LogitProcessor, SamplingDefaults, penalties_for
-from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.text import DetokenizerFactory
 from inference.runners.vision import ImageReader
 
 MOST_CHOICES = 128
@@ -30,15 +29,6 @@ class Bounds:
     waiting: int
 
 
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One prompt: its tokens, its images, and what `echo` puts before its answers."""
-
-    tokens: list[int]
-    echo: str = ""
-    media: Media | None = None
-
-
 class Intake:
     """Thread-safe: nothing in here changes after the start."""
 
@@ -46,6 +36,7 @@ class Intake:
         self,
         prompts: PromptBuilder,
         detokenizers: DetokenizerFactory,
+        answers: AnswerMaker,
         defaults: SamplingDefaults,
         bounds: Bounds,
         images: ImageReader | None = None,
@@ -57,6 +48,7 @@ class Intake:
         self._images = images
         self._prompts = prompts
         self._detokenizers = detokenizers
+        self._answers = answers
         self._defaults = defaults
         self._bounds = bounds
 
@@ -78,7 +70,7 @@ class Intake:
                     prompt=prompt.tokens,
                     limit=limit,
                     choice=Choice(chat.sampling, self._defaults, stream),
-                    answer=self._answer(chat),
+                    answer=self._answers(chat, prompt.tail),
                     processors=self._processors(chat, prompt.tokens),
                     open_ended=chat.max_tokens is None,
                     ignore_eos=chat.ignore_eos,
@@ -96,10 +88,6 @@ class Intake:
         self._check_total(made, chat)
         return made
 
-    def _answer(self, chat: ChatInput) -> AnswerStream:
-        """A fresh stream for one choice."""
-        return PlainAnswer(TextStream(self._detokenizers(), chat.stop))
-
     def _processors(self, chat: ChatInput, prompt: Sequence[int]) -> list[LogitProcessor]:
         """Fresh processors for one choice: penalties and biases first, masks last."""
         return penalties_for(chat.sampling, self._defaults, prompt, chat.logit_bias)
@@ -112,28 +100,35 @@ class Intake:
 
     def _read(self, chat: ChatInput) -> list[Prompt]:
         if not chat.prompts:
-            return [self._read_messages(chat)]
+            return [self._conversation(chat)]
         return [self._read_prompt(prompt, echo=chat.echo) for prompt in chat.prompts]
 
-    def _read_messages(self, chat: ChatInput) -> Prompt:
+    def _conversation(self, chat: ChatInput) -> Prompt:
+        if chat.tools and self._answers.form.tools is None:
+            raise InvalidInput("This model does not call tools", param="tools")
         images = self._images.open(chat.messages) if self._images else []
-        tokens = self._prompts.build(chat.messages, context=self._bounds.context)
+        prompt = self._prompts.build(
+            chat.messages,
+            context=self._bounds.context,
+            tools=chat.tools if chat.tool_choice != "none" else (),
+            template=chat.template,
+        )
         if self._images is None or not images:
-            return Prompt(tokens)
-        tokens = self._images.expand(tokens, images)
+            return prompt
+        tokens = self._images.expand(prompt.tokens, images)
         self._completion_limit(len(tokens), chat)  # before any work is spent on pixels
-        return Prompt(tokens, media=self._images.read(tokens, images))
+        return replace(prompt, tokens=tokens, media=self._images.read(tokens, images))
 
     def _read_prompt(self, prompt: str | list[int], *, echo: bool) -> Prompt:
         if isinstance(prompt, str):
             tokens = self._prompts.encode(prompt, context=self._bounds.context)
-            return Prompt(tokens, prompt if echo else "")
+            return Prompt(tokens, echo=prompt if echo else "")
         if not prompt:
             raise InvalidInput("A prompt must not be empty", param="prompt")
         for token in prompt:
             self._check_token(token, "prompt")
         text = self._detokenizers.text(prompt) if echo else ""
-        return Prompt(list(prompt), text)
+        return Prompt(list(prompt), echo=text)
 
     def _check_token(self, token: int, param: str) -> None:
         whole = isinstance(token, int) and not isinstance(token, bool)
