@@ -175,9 +175,9 @@ def test_one_prompt_with_images_begins_per_step(seeing, folder):
     steps = []
     run = engine._model.run
 
-    def noted(decoding, chunks, prefilling, **more):
+    def noted(decoding, chunks, prefilling, *more):
         steps.append(sum(one.media is not None for one in prefilling))
-        return run(decoding, chunks, prefilling, **more)
+        return run(decoding, chunks, prefilling, *more)
 
     engine._model.run = noted
     for number in range(4):
