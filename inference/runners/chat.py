@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +51,7 @@ from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import SlotCache
 from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+from inference.runners.vision import MOST_PIXELS, ImageReader, vision_bytes
 from inference.runners.warm_up import warm_up
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
@@ -59,7 +61,7 @@ class ChatRunner:
     """One chat model on one device.
 
     `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off),
-    and for GPUs those of cuda_setup.
+    image_pixels (larger images are scaled down), and for GPUs those of cuda_setup.
     """
 
     tasks = frozenset({TASK})
@@ -83,9 +85,14 @@ class ChatRunner:
         """The most tokens prompt and answer may have together; known after `load`."""
         return self._context
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether messages may hold images (as `data`); known after `load`."""
+        return self._family.takes_images
+
     def describe(self) -> str:
         """How the model is run: "slots", "hybrid" or "plain"; known after `load`."""
-        return self._family.engine
+        return self._family.engine + (", images" if self.takes_images else "")
 
     @property
     def healthy(self) -> bool:
@@ -185,6 +192,8 @@ class ChatRunner:
         peaks = warm_up(self._model, family, layout, switches, slots=config.slots, tokens=tokens)
         workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
         workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
+        if family.takes_images:
+            workspace += vision_bytes(self._model.config, self._most_pixels(), dtype)
         budget = cache_budget(config, layout, context, weights + workspace)
         if device.type == "cuda":
             budget = min(budget, room_on(device, workspace))
@@ -213,14 +222,24 @@ class ChatRunner:
         vocabulary = min(model_config.vocab_size, known)
         detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
         self._intake = Intake(
-            PromptBuilder(tokenizer, form),
+            PromptBuilder(tokenizer, form, takes_images=family.takes_images),
             detokenizers,
             AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
             Bounds(self._context, vocabulary, limits.waiting_tokens),
+            self._image_reader(folder),
         )
         on_progress(1.0, "ready")
         return self._memory
+
+    def _most_pixels(self) -> int:
+        usual = MOST_PIXELS[torch.device(self._config.device).type]
+        return int(self._config.options.get("image_pixels", usual))
+
+    def _image_reader(self, folder: Path) -> ImageReader | None:
+        if not self._family.takes_images:
+            return None
+        return ImageReader(folder, self._model, most_pixels=self._most_pixels())
 
     def _tell_fatal(self, reason: str) -> None:
         if self._on_fatal is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference.contracts.chat import ChatInput
 from inference.runners.base import InvalidInput
@@ -14,6 +14,7 @@ from inference.runners.prefix_cache import chain, chain_seed
 from inference.runners.prompt import Prompt, PromptBuilder
 from inference.runners.sampling import Choice, LogitProcessor, SamplingDefaults, penalties_for
 from inference.runners.text import DetokenizerFactory
+from inference.runners.vision import ImageReader
 
 MOST_CHOICES = 128
 TOO_LONG = "context_length_exceeded"
@@ -38,8 +39,13 @@ class Intake:
         answers: AnswerMaker,
         defaults: SamplingDefaults,
         bounds: Bounds,
+        images: ImageReader | None = None,
     ) -> None:
-        """`defaults` are the model's own settings for what a request leaves open."""
+        """`defaults` are the model's own settings for what a request leaves open.
+
+        `images` reads those of the messages, where the model takes any.
+        """
+        self._images = images
         self._prompts = prompts
         self._detokenizers = detokenizers
         self._answers = answers
@@ -52,11 +58,11 @@ class Intake:
         Templates and tokenises here, in the caller's thread.
         """
         self._check(chat)
-        seed = chain_seed(salt)
         made: list[Generation] = []
         for prompt in self._read(chat):
             limit = self._completion_limit(len(prompt.tokens), chat)
             stem = Stem(chat.n - 1) if chat.n > 1 else None
+            seed = chain_seed(salt, prompt.media.digest if prompt.media else b"")
             keys = chain(seed, prompt.tokens)
             made += [
                 Generation(
@@ -75,6 +81,7 @@ class Intake:
                     keys=keys,
                     logprobs=self._logprobs(chat),
                     echo=prompt.echo,
+                    media=prompt.media,
                 )
                 for stream in range(chat.n)
             ]
@@ -99,12 +106,18 @@ class Intake:
     def _conversation(self, chat: ChatInput) -> Prompt:
         if chat.tools and self._answers.form.tools is None:
             raise InvalidInput("This model does not call tools", param="tools")
-        return self._prompts.build(
+        images = self._images.open(chat.messages) if self._images else []
+        prompt = self._prompts.build(
             chat.messages,
             context=self._bounds.context,
             tools=chat.tools if chat.tool_choice != "none" else (),
             template=chat.template,
         )
+        if self._images is None or not images:
+            return prompt
+        tokens = self._images.expand(prompt.tokens, images)
+        self._completion_limit(len(tokens), chat)  # before any work is spent on pixels
+        return replace(prompt, tokens=tokens, media=self._images.read(tokens, images))
 
     def _read_prompt(self, prompt: str | list[int], *, echo: bool) -> Prompt:
         if isinstance(prompt, str):

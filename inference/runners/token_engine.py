@@ -248,6 +248,8 @@ class TokenEngine:
             budget = self._add_chunk(chunks, row, budget)
         while budget > 0 and self._admit(events):
             budget = self._add_chunk(chunks, len(self._rows) - 1, budget)
+            if self._rows[-1].media is not None:
+                break  # one prompt with images per step: encoding them takes long
         return chunks
 
     def _add_chunk(self, chunks: list[Chunk], row: int, budget: int) -> int:
