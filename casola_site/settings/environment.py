@@ -8,8 +8,10 @@ import re
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from casola_site.core.fetch_target import Unfit, origin_of
@@ -90,6 +92,17 @@ def origins(name: str) -> list[str]:
         except (Unfit, ValueError):
             raise ImproperlyConfigured(f"{name}: {_shown(part)!r} is no origin.") from None
     return found
+
+
+MAIL_SCHEMES = ("smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail", "filemail", "dummymail")
+
+
+def mail(name: str) -> dict[str, Any]:
+    """Django's EMAIL_ settings from a URL; the console when unset."""
+    address = url(name, "consolemail://", schemes=MAIL_SCHEMES)
+    if address.startswith("smtp") and not urlsplit(address).hostname:
+        raise ImproperlyConfigured(f"{name}={_shown(address)!r} names no host.")
+    return environ.Env.email_url_config(address)
 
 
 def _shown(address: str) -> str:

@@ -16,9 +16,15 @@ from transformers import PreTrainedModel
 
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.assembly import make_cache, make_forward
-from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
-from inference.runners.device import float_type, resident_bytes
+from inference.runners.cuda_setup import (
+    GpuSwitches,
+    capture,
+    engine_class,
+    graph_room,
+    room_on,
+)
+from inference.runners.device import float_type, use_device
 from inference.runners.families import PLAIN, SLOTS, Family
 from inference.runners.generation import OPEN_RESERVE
 from inference.runners.intake import Bounds, Intake
@@ -40,9 +46,10 @@ from inference.runners.parsed_answer import AnswerMaker
 from inference.runners.prefix_cache import PrefixCache
 from inference.runners.prompt import PromptBuilder, tokenizer_format
 from inference.runners.sampling import SamplingDefaults
-from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
+from inference.runners.slots import SlotCache
 from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+from inference.runners.warm_up import warm_up
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 
@@ -50,7 +57,8 @@ WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 class ChatRunner:
     """One chat model on one device.
 
-    `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off).
+    `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off),
+    and for GPUs those of cuda_setup.
     """
 
     tasks = frozenset({TASK})
@@ -91,11 +99,12 @@ class ChatRunner:
     def estimate(cls, config: RunnerConfig) -> Memory:
         """See Runner."""
         folder = check_folder(config.path)
-        model_config, _ = read_config(folder)
+        model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         weights = weight_bytes(folder, dtype.itemsize)
         layout = cache_layout(model_config, dtype, torch.device(config.device))
         workspace = workspace_bytes(model_config, config, dtype)
+        workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
         return Memory(
             weights, cache_budget(config, layout, context, weights + workspace), workspace
@@ -156,6 +165,7 @@ class ChatRunner:
         self._family = family
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
+        use_device(device)
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
@@ -166,21 +176,29 @@ class ChatRunner:
         weights = sum(tensor.nbytes for tensor in tensors(self._model))
         on_progress(0.8, "warming up")
         context = context_length(model_config, config)
-        workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
-        workspace = max(workspace, workspace_bytes(model_config, config, dtype))
+        switches = GpuSwitches.of(config.options)
+        tokens = min(context, PREFILL_TOKENS)
+        peaks = warm_up(self._model, family, layout, slots=config.slots, tokens=tokens)
+        workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
+        workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
         budget = cache_budget(config, layout, context, weights + workspace)
-        prefix = prefix_budget(config, layout, context, budget)
+        if device.type == "cuda":
+            budget = min(budget, room_on(device, workspace))
+        keeps = family.engine != PLAIN
+        prefix = prefix_budget(config, layout, context, budget) if keeps else 0
         self._cache = make_cache(
             family, layout, slots=config.slots, context=context, budget=budget - prefix
         )
         self._context = self._cache.context
-        if prefix and self._cache.can_share:
+        if prefix:
             state_bytes = self._cache.state_bytes
             self._prefixes = PrefixCache(layout, prefix, state_bytes=state_bytes)
         self._memory = Memory(weights, self._cache.bytes_total + prefix, workspace)
         limits = self._engine_limits()
-        self._engine = TokenEngine(
-            make_forward(family, self._model, self._cache),
+        forward = make_forward(family, self._model, self._cache, switches)
+        capture(forward)
+        self._engine = engine_class(self._cache, switches)(
+            forward,
             self._cache,
             eos_ids=eos_ids(self._model.generation_config, tokenizer),
             limits=limits,
@@ -211,49 +229,6 @@ class ChatRunner:
             waiting_tokens=int(waiting),
             prefill_tokens=int(options.get("prefill_tokens", PREFILL_TOKENS)),
         )
-
-    def _warm_up(self, layout: CacheLayout, tokens: int) -> int:
-        """Run the largest prompt part and the largest decode batch; returns the bytes they took.
-
-        On a CPU only what the process keeps afterwards can be seen.
-        """
-        if self._family.engine == PLAIN:
-            return self._try_out()
-        slots = self._config.slots
-        room = max(round_up(tokens, LENGTH_STEP), slots * LENGTH_STEP)
-        budget = room * layout.bytes_per_token + slots * layout.state_bytes
-        cache = make_cache(self._family, layout, slots=slots, context=tokens, budget=budget)
-        on_cuda = layout.device.type == "cuda"
-        row = cache.take(tokens)
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(layout.device)
-        before = torch.cuda.memory_allocated(layout.device) if on_cuda else resident_bytes()
-        self._run_once(RaggedStep(cache, [], [Chunk(row, 0, tokens)]), keep=1)
-        cache.reset()
-        rows = [cache.take(1) for _ in range(slots)]
-        self._run_once(RaggedStep(cache, [0 for _ in rows], []), keep=slots)
-        after = torch.cuda.max_memory_allocated(layout.device) if on_cuda else resident_bytes()
-        cache.free()
-        return max(0, after - before)
-
-    def _try_out(self) -> int:
-        """Run a model of the plain engine for two tokens; what it takes is left to the estimate."""
-        device = self._model.device
-        with torch.inference_mode():
-            self._model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
-        return 0
-
-    def _run_once(self, step: RaggedStep, *, keep: int) -> None:
-        """One forward over made-up tokens, with logits for the last `keep` of them."""
-        count = len(step.positions)
-        device = step.positions.device
-        with torch.inference_mode(), running(step):
-            self._model(
-                input_ids=torch.zeros((1, count), dtype=torch.long, device=device),
-                position_ids=step.positions[None],
-                use_cache=False,
-                logits_to_keep=torch.arange(count - keep, count, device=device),
-            )
 
     def _require_engine(self) -> TokenEngine:
         if self._engine is None:

@@ -26,6 +26,7 @@ class RowCaches(SlotCache):
     no width. There is nothing here that a prefix cache could keep in blocks.
     """
 
+    can_keep = False
     needs_state = True
 
     def __init__(self, *args: Any, **settings: Any) -> None:
@@ -95,9 +96,11 @@ class PlainForward:
         decoding: Sequence[Generation],
         chunks: Sequence[Chunk],
         prefilling: Sequence[Generation],
+        fed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See Forward."""
-        due = [self._row(row, [generation.last_token]) for row, generation in enumerate(decoding)]
+        last = [generation.last_token for generation in decoding] if fed is None else fed.tolist()
+        due = [self._row(row, [token]) for row, token in enumerate(last)]
         for chunk, generation in zip(chunks, prefilling, strict=True):
             end = chunk.start + chunk.count
             ends = end == len(generation.prompt)

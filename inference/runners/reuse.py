@@ -17,7 +17,7 @@ class Reuse:
     def __init__(self, cache: SlotCache, prefixes: PrefixCache | None) -> None:
         """`prefixes` None: nothing is kept beyond a request."""
         self._cache = cache
-        self._prefixes = prefixes if cache.can_share else None
+        self._prefixes = prefixes if cache.can_share and cache.can_keep else None
 
     def must_wait(self, generation: Generation) -> bool:
         """Whether the choice that computes its prompt has not come to the end of it."""
@@ -57,7 +57,8 @@ class Reuse:
         if prefixes is None or not self._shares(generation):
             return
         try:
-            written = (generation.prompt + generation.tokens)[: self._cache.length(row)]
+            # of the last token nothing is in the row, or nothing that is known to be sound
+            written = (generation.prompt + generation.tokens)[:-1]
             keys = generation.keys = chain(generation.seed, written, generation.keys)
             keys = keys[: prefixes.capacity]
             first = prefixes.missing(keys)

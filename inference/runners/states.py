@@ -24,7 +24,15 @@ class StateSlotCache(SlotCache):
 
     needs_state = True
 
-    def __init__(self, layout: CacheLayout, *, slots: int, context: int, budget: int) -> None:
+    def __init__(
+        self,
+        layout: CacheLayout,
+        *,
+        slots: int,
+        context: int,
+        budget: int,
+        whole: bool = False,
+    ) -> None:
         """As SlotCache; the states of all slots are taken from `budget` first.
 
         There are fewer slots where the rest could not hold one row of `context` (or, in a small
@@ -36,7 +44,7 @@ class StateSlotCache(SlotCache):
         row = min(budget // 2, round_up(context, LENGTH_STEP) * layout.bytes_per_token)
         slots = max(1, min(slots, (budget - row) // layout.state_bytes))
         rest = budget - slots * layout.state_bytes
-        super().__init__(layout, slots=slots, context=context, budget=rest)
+        super().__init__(layout, slots=slots, context=context, budget=rest, whole=whole)
 
     @property
     def bytes_held(self) -> int:
