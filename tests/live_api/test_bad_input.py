@@ -113,7 +113,7 @@ def others_are_served(site) -> Iterator[None]:
     stop.set()
     thread.join(60)
     assert not failures
-    assert len(times) > 3
+    assert times
     assert max(times) < 10
 
 
