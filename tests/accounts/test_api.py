@@ -298,12 +298,14 @@ def test_a_longer_list_costs_no_more_queries(world, path, django_assert_num_quer
     call(secret, "GET", url)
     with CaptureQueriesContext(connection) as counted:
         call(secret, "GET", url)
+        first = len(counted)
+    assert first > 0
     for _ in range(3):
         make_member(organization=world.organization)
         make_invite(organization=world.organization, created_by=world.member)
         call(secret, "PATCH", world.fill(ORG), {"name": str(_)})
     call(secret, "GET", url)
-    with django_assert_num_queries(len(counted)):
+    with django_assert_num_queries(first):
         call(secret, "GET", url)
 
 
@@ -350,9 +352,10 @@ def test_a_created_organization_is_not_opened_by_the_token(world):
         ("POST", "/api/organizations", {}, "name"),
         ("PATCH", ORG + "/members/{member}", {"role": "root"}, "role"),
         ("PATCH", ORG + "/members/{member}", {}, "role"),
-        ("POST", ORG + "/invites", {"multi_use": "yes"}, "multi_use"),
-        ("POST", ORG + "/invites", {"max_uses": 2}, "max_uses"),
-        ("POST", ORG + "/invites", {"email": "x"}, "email"),
+        ("POST", ORG + "/invites", {"role": "member", "multi_use": "yes"}, "multi_use"),
+        ("POST", ORG + "/invites", {"role": "member", "max_uses": 2}, "max_uses"),
+        ("POST", ORG + "/invites", {"role": "member", "email": "x"}, "email"),
+        ("POST", ORG + "/invites", {}, "role"),
         ("POST", ORG + "/transfer", {}, "member_id"),
         ("POST", "/api/invites/accept", {"token": 5}, "token"),
         ("GET", ORG + "/members?limit=0", None, "limit"),
