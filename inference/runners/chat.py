@@ -226,7 +226,7 @@ class ChatRunner:
             detokenizers,
             AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
-            Bounds(self._context, vocabulary, limits.waiting_tokens),
+            Bounds(self._context, vocabulary),
             self._image_reader(folder),
         )
         on_progress(1.0, "ready")

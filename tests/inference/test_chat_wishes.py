@@ -189,13 +189,19 @@ def test_the_prefix_cache_has_its_budget_and_can_be_off(tmp_path):
     assert memory[0].cache < memory[200_000].cache <= memory[0].cache + 200_000
 
 
+def test_more_choices_than_the_line_holds_are_taken_when_nobody_waits(running):
+    runner, recorder = running
+    ask(runner, "many", HELLO, n=128, max_tokens=30)
+    recorder.wait("many")
+    assert recorder.by_id["many"][-1].units.completion_tokens == 128 * 30
+
+
 @pytest.mark.parametrize(
     ("wishes", "param", "code"),
     [
         ({"n": 0}, "n", "invalid_value"),
         ({"n": 129}, "n", "invalid_value"),
-        ({"n": 100, "max_tokens": 100}, "n", "invalid_value"),
-        ({"prompts": (FOX,) * 100, "max_tokens": 100}, "prompt", "invalid_value"),
+        ({"n": 128, "prompts": (FOX,) * 9}, "n", "invalid_value"),
         ({"top_logprobs": 21}, "top_logprobs", "invalid_value"),
         ({"top_logprobs": -1}, "top_logprobs", "invalid_value"),
         ({"logit_bias": {VOCABULARY: 1.0}}, "logit_bias", "invalid_value"),
