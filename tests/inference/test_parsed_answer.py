@@ -468,3 +468,10 @@ def test_plain_requests_take_the_short_way():
         for wishes in ({}, {"tools": (TOOL,), "tool_choice": "none"}, {"tools": (TOOL,)})
     ]
     assert kinds == ["PlainAnswer", "PlainAnswer", "ParsedAnswer"]
+
+
+def test_prompts_without_a_template_are_continued_as_they_are():
+    backend = spelled(False)
+    maker = AnswerMaker(backend, DetokenizerFactory(backend), HERMES_FORM)
+    answer = maker(ChatInput([], prompts=("x",)), "")
+    assert type(answer).__name__ == "PlainAnswer"
