@@ -28,6 +28,8 @@ for _network in env.items("TRUSTED_PROXIES"):
         TRUSTED_PROXIES.append(ipaddress.ip_network(_network, strict=False))
     except ValueError:
         raise ImproperlyConfigured(f"TRUSTED_PROXIES: {_network!r} is no IP network.") from None
+# Origins that callers' URLs may name although they are private.
+FETCH_ALLOW = env.origins("FETCH_ALLOW")
 
 # Processes
 WEB_WORKERS = env.integer("WEB_WORKERS", 1, low=1, high=256)

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
+from casola_site.core.fetch_target import Unfit, origin_of
+
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
 
@@ -79,6 +81,17 @@ def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
             f"{name}={_shown(raw)!r} must begin with {' or '.join(s + '://' for s in schemes)}."
         )
     return raw
+
+
+def origins(name: str) -> list[str]:
+    """A comma-separated list of origins, each as `http://host:port`."""
+    found = []
+    for part in items(name):
+        try:
+            found.append(origin_of(part))
+        except (Unfit, ValueError):
+            raise ImproperlyConfigured(f"{name}: {_shown(part)!r} is no origin.") from None
+    return found
 
 
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail", "filemail", "dummymail")

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-CONTENT = "content"
-REASONING = "reasoning"
-ARGUMENTS = "arguments"
+from inference.contracts.answers import ARGUMENTS, CONTENT, REASONING, Part
+
+__all__ = ["ARGUMENTS", "CONTENT", "REASONING"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,13 @@ class Delta:
         extras = self.choice or self.opens or self.logprobs or self.reason
         return self.kind == CONTENT and not extras
 
+    @property
+    def part(self) -> Part:
+        """What of it goes to the caller."""
+        return Part(
+            self.text, self.choice, self.kind, self.call, self.opens, self.logprobs, self.reason
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Ended:
@@ -106,13 +113,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A Runner's load at this moment."""
+    """A Runner's load at this moment; caches and memory in bytes."""
 
     active: int
     waiting: int
     tokens_per_s: float = 0.0
     cache_used: int = 0
     cache_total: int = 0
+    prefix_used: int = 0
+    prefix_total: int = 0
     memory: int = 0
 
 
@@ -167,6 +176,9 @@ class Runner(Protocol):
     """See the module's text for the threading rules."""
 
     tasks: frozenset[str]
+    takes_images: bool
+    """Whether image parts are understood; whoever hosts it then puts their bytes there as `data`,
+    and otherwise leaves them to be refused."""
 
     @classmethod
     def estimate(cls, config: RunnerConfig) -> Memory:
@@ -174,6 +186,9 @@ class Runner(Protocol):
 
     def load(self, on_progress: Callable[[float, str], None]) -> Memory:
         """Load and warm up; returns what it really took. Raises LoadError."""
+
+    def describe(self) -> str:
+        """In a word, how the model is run (shown to support staff); known after `load`."""
 
     def on_fatal(self, callback: Callable[[str], None]) -> None:
         """Have `callback` told the reason when the engine gives up: the host should end."""

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from inference import frames
+from inference.claims import Claims
 from inference.execution import RunnerHost
 from inference.hub import Finished, Hub, RunnerLost, Started, Text
 from inference.runners.base import RunnerConfig
@@ -76,8 +77,8 @@ class Line:
         self.catalog = Catalog(read_at=time.monotonic() + 3600)
         monkeypatch.setattr("inference.execution.Committer", Recorder)
         monkeypatch.setattr("inference.hub.catalog_in_memory", lambda: self.catalog)
-        monkeypatch.setattr(RunnerHost, "_claim", _nothing)
-        monkeypatch.setattr(RunnerHost, "_hear_signals", _nothing)
+        monkeypatch.setattr(Claims, "run", _nothing)
+        monkeypatch.setattr(Claims, "hear_signals", _nothing)
         send = links.Link._send
 
         async def steal(link: links.Link, channel: str, batch: list[links.Frame]) -> None:
@@ -158,7 +159,10 @@ class Line:
         try:
             async for piece in pieces:
                 last = piece
-                text += piece.text if isinstance(piece, Text | Finished) else ""
+                if isinstance(piece, Text):
+                    text += piece.text
+                elif isinstance(piece, Finished):
+                    text += "".join(choice["message"]["content"] for choice in piece.choices)
                 assert isinstance(piece, Started | Text | Finished)
         except Exception as error:  # noqa: BLE001 - the scene judges it
             last = error
@@ -167,7 +171,7 @@ class Line:
         return text, last, time.monotonic() - began, job_id
 
 
-async def _nothing(_host: RunnerHost) -> None:
+async def _nothing(_claims: Claims) -> None:
     await asyncio.Event().wait()
 
 

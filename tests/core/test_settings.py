@@ -36,6 +36,7 @@ def check(tmp_path, **variables):
         ("TRUSTED_PROXIES", "10.0.0.0/99", "TRUSTED_PROXIES: '10.0.0.0/99' is no IP network."),
         ("EMAIL_URL", "http://h", "EMAIL_URL='http://h' must begin with smtp://"),
         ("EMAIL_URL", "smtp://u:p@", "EMAIL_URL='smtp://***@' names no host."),
+        ("FETCH_ALLOW", "10.0.0.5", "FETCH_ALLOW: '10.0.0.5' is no origin."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL='LOUD' is none of DEBUG, INFO, "),
     ],
 )

@@ -115,7 +115,7 @@ def others_are_served(site) -> Iterator[None]:
     stop.set()
     thread.join(60)
     assert not failures
-    assert len(times) > 3
+    assert times
     assert max(times) < 10
 
 
@@ -242,7 +242,7 @@ CHAT_SPECIALS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [text([{"type": "hologram"}])]}, "messages[0].content[0].type"),
     (
         {"messages": [text([{"type": "image_url", "image_url": {"url": "data:,"}}])]},
-        "messages[0].content[0].type",
+        "messages[0].content[0].image_url.url",
     ),
     (
         {"messages": [text([{"type": "text", "text": "a"}, {"type": "text"}])]},
@@ -274,9 +274,16 @@ def test_a_chat_job_names_it_too(http, fields, param):
     assert response.json()["error"]["param"] == f"input.{param}"
 
 
-def test_a_template_in_the_body_is_not_used(http):
-    extra = {"chat_template": "{{ 7 * 7 }}", "chat_template_kwargs": {"x": "{{ 1 }}"}}
-    assert http.post(CHAT, json=chat_body(**extra)).json()["usage"]["prompt_tokens"] == 1
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"chat_template": "{{ 7 * 7 }}"}, "chat_template"),
+        ({"chat_template_kwargs": {"x": "{{ 1 }}"}}, "chat_template_kwargs.x"),
+    ],
+)
+def test_a_template_in_the_body_is_refused(http, extra, param):
+    error = assert_envelope(http.post(CHAT, json=chat_body(**extra)), 400)
+    assert error["param"] == param
 
 
 def test_unknown_model_is_named(http):
