@@ -206,7 +206,7 @@ class Histories(RuleBasedStateMachine):
 @pytest.mark.sqlite
 def test_any_history():
     options = settings(
-        max_examples=40,
+        max_examples=25,
         stateful_step_count=25,
         deadline=None,
         suppress_health_check=list(HealthCheck),
