@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from inference.contracts import completion
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
@@ -64,7 +65,7 @@ class ChatRunner:
     image_pixels (larger images are scaled down), and for GPUs those of cuda_setup.
     """
 
-    tasks = frozenset({TASK})
+    tasks = frozenset({TASK, completion.TASK})
 
     def __init__(self, config: RunnerConfig) -> None:
         """Nothing is read before `load`."""
