@@ -34,12 +34,13 @@ from inference.runners.loading import (
     cache_layout,
     context_length,
     eos_ids,
+    held_bytes,
     load_model,
     load_tokenizer,
     prefix_budget,
     read_config,
     sampling_defaults,
-    tensors,
+    tied_head_bytes,
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
@@ -108,8 +109,11 @@ class ChatRunner:
         folder = check_folder(config.path)
         model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
-        weights = weight_bytes(folder, dtype.itemsize)
-        layout = cache_layout(model_config, dtype, torch.device(config.device))
+        device = torch.device(config.device)
+        weights = weight_bytes(folder, dtype.itemsize) + tied_head_bytes(
+            model_config, dtype, device
+        )
+        layout = cache_layout(model_config, dtype, device)
         workspace = workspace_bytes(model_config, config, dtype)
         workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
@@ -180,12 +184,12 @@ class ChatRunner:
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
-        weights = sum(tensor.nbytes for tensor in tensors(self._model))
+        weights = held_bytes(self._model)
         on_progress(0.8, "warming up")
         context = context_length(model_config, config)
         switches = GpuSwitches.of(config.options)
         tokens = min(context, PREFILL_TOKENS)
-        peaks = warm_up(self._model, family, layout, slots=config.slots, tokens=tokens)
+        peaks = warm_up(self._model, family, layout, switches, slots=config.slots, tokens=tokens)
         workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
         workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
         if family.takes_images:
@@ -222,7 +226,7 @@ class ChatRunner:
             detokenizers,
             AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
-            Bounds(self._context, vocabulary, limits.waiting_tokens),
+            Bounds(self._context, vocabulary),
             self._image_reader(folder),
         )
         on_progress(1.0, "ready")

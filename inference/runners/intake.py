@@ -17,16 +17,16 @@ from inference.runners.text import DetokenizerFactory
 from inference.runners.vision import ImageReader
 
 MOST_CHOICES = 128
+MOST_IN_ALL = 1024
 TOO_LONG = "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Tokens: of prompt and answer together, in the vocabulary, and of one request in the line."""
+    """Tokens: of prompt and answer together, and in the vocabulary."""
 
     context: int
     vocabulary: int
-    waiting: int
 
 
 class Intake:
@@ -85,7 +85,6 @@ class Intake:
                 )
                 for stream in range(chat.n)
             ]
-        self._check_total(made, chat)
         return made
 
     def _processors(self, chat: ChatInput, prompt: Sequence[int]) -> list[LogitProcessor]:
@@ -146,18 +145,12 @@ class Intake:
             raise InvalidInput(
                 f"top_logprobs must be between 0 and {MOST_TOP}", param="top_logprobs"
             )
+        if chat.n * max(1, len(chat.prompts)) > MOST_IN_ALL:
+            raise InvalidInput(
+                f"All prompts together may have at most {MOST_IN_ALL} choices", param="n"
+            )
         for token in chat.logit_bias:
             self._check_token(token, "logit_bias")
-
-    def _check_total(self, made: Sequence[Generation], chat: ChatInput) -> None:
-        """Refuse what the waiting line could never hold; a single choice is always taken."""
-        total = sum(generation.line_tokens for generation in made)
-        if len(made) > 1 and total > self._bounds.waiting:
-            raise InvalidInput(
-                f"The {len(made)} choices of this request may take {total} tokens; together they "
-                f"may take {self._bounds.waiting} at most.",
-                param="n" if chat.n > 1 else "prompt",
-            )
 
     def _completion_limit(self, prompt_tokens: int, chat: ChatInput) -> int:
         context, wished = self._bounds.context, chat.max_tokens

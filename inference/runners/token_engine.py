@@ -131,8 +131,8 @@ class TokenEngine:
             tokens_per_s=self._rate if active else 0.0,
             cache_used=self._cache.bytes_used,
             cache_total=self._cache.bytes_total,
-            prefix_used=self._prefixes.bytes_used if self._prefixes else 0,
-            prefix_total=self._prefixes.bytes_total if self._prefixes else 0,
+            prefix_used=self._prefixes.bytes_used if self._prefixes is not None else 0,
+            prefix_total=self._prefixes.bytes_total if self._prefixes is not None else 0,
         )
 
     def stop(self, timeout: float = 30.0) -> bool:
@@ -311,7 +311,11 @@ class TokenEngine:
             if isinstance(processor, Penalties)
         }
         if penalties:
-            penalise(logits, penalties)
+            try:
+                penalise(logits, penalties)
+            except Exception:  # the error boundary of those that have any
+                logger.exception("penalties failed in %d rows", len(penalties))
+                failed |= {due[row] for row in penalties}
         for row, generation in enumerate(due):
             try:
                 for processor in generation.processors:
