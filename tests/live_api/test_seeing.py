@@ -121,11 +121,11 @@ def test_a_job_with_an_image_ends_like_the_request(site, http, sdk, seeing, ende
     whole = ask(sdk, seeing, messages)
     body = {
         "task": "openai/chat-completion",
-        "model": seeing,
+        "model_id": seeing,
         "input": {"messages": messages, "max_tokens": 12, "temperature": 0},
     }
     job = http.post("/api/jobs", json=body).json()
-    job = ended(job.get("id") or job["job"]["id"], 60)
+    job = ended(job["id"], 60)
     assert job["result"]["choices"][0]["message"]["content"] == whole.choices[0].message.content
 
 
