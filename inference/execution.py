@@ -39,6 +39,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 MAX_WAITING = 4_000
 SMALL_REQUEST = 20_000  # characters
+PREPARING = 4  # threads
 
 
 class RunnerHost:
@@ -69,7 +70,7 @@ class RunnerHost:
         self.loop = asyncio.get_running_loop()
         self.link = Link("runner")
         self.stopped = asyncio.Event()
-        self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -186,13 +187,13 @@ class RunnerHost:
                 self.submit(work)
 
     def submit(self, work: Work) -> None:
-        """Hand it to the engine, long ones in another thread."""
+        """Hand it to the engine, what takes long in another thread."""
         self.running += 1
         work.submitted = time.monotonic()
-        if work.size() <= SMALL_REQUEST:
+        if work.size() <= SMALL_REQUEST and not work.takes_preparing():
             self._prepare(work)
             return
-        # Tokenising a long text here would hold up every stream of this Runner.
+        # Tokenising or compiling here would hold up every stream of this Runner.
         done = self.loop.run_in_executor(self.preparing, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))
 
