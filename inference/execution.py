@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 TICK_SECONDS = 0.25
 MAX_WAITING = 4_000
 SMALL_REQUEST = 20_000  # characters
+PREPARING = 4  # threads
 
 
 class RunnerHost:
@@ -70,7 +71,7 @@ class RunnerHost:
         self.loop = asyncio.get_running_loop()
         self.link = Link("runner")
         self.stopped = asyncio.Event()
-        self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
         self.images = ImageDesk(
             takes_images=self.runner.takes_images,
             contract_of=Work.contract,
@@ -193,17 +194,17 @@ class RunnerHost:
                 self.submit(work)
 
     def submit(self, work: Work) -> None:
-        """Hand it to the engine, long ones in another thread."""
+        """Hand it to the engine, what takes long in another thread."""
         if not work.is_suspect and self.images.must_fetch(work):
             self.images.fetch(work)
             return
         self.running += 1
         work.submitted = time.monotonic()
         has_images = self.images.holds(work)
-        if work.size() <= SMALL_REQUEST and not has_images:
+        if work.size() <= SMALL_REQUEST and not has_images and not work.takes_preparing():
             self._prepare(work)
             return
-        # Tokenising a long text here would hold up every stream of this Runner.
+        # Tokenising or compiling here would hold up every stream of this Runner.
         threads = self.images.threads if has_images else self.preparing
         done = self.loop.run_in_executor(threads, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))

@@ -64,6 +64,13 @@ class Work:
         """What it has produced so far."""
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
 
+    def takes_preparing(self) -> bool:
+        """Whether more than tokenising its text comes first: a grammar, tools, pictures."""
+        request = self.request
+        if request.get("response_format") or request.get("structured_outputs"):
+            return True
+        return bool(request.get("tools")) or _has_pictures(request.get("messages"))
+
     def size(self) -> int:
         """Characters of its messages, or of what else it holds."""
         messages = self.request.get("messages")
@@ -210,3 +217,9 @@ def _characters(content: Any) -> int:
     if isinstance(content, list):
         return sum(len(part.get("text") or part.get("url") or "") for part in content)
     return len(str(content or ""))
+
+
+def _has_pictures(messages: Any) -> bool:
+    contents = [one.get("content") for one in messages] if isinstance(messages, list) else []
+    parts = [part for content in contents if isinstance(content, list) for part in content]
+    return any(isinstance(part, dict) and part.get("type") != "text" for part in parts)

@@ -19,6 +19,7 @@ from inference.contracts import completion
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
+from inference.runners.constraints import Constraints
 from inference.runners.cuda_setup import (
     GpuSwitches,
     capture,
@@ -29,6 +30,7 @@ from inference.runners.cuda_setup import (
 from inference.runners.device import float_type, use_device
 from inference.runners.families import PLAIN, SLOTS, Family
 from inference.runners.generation import OPEN_RESERVE
+from inference.runners.grammar import GrammarFactory
 from inference.runners.intake import Bounds, Intake
 from inference.runners.loading import (
     cache_budget,
@@ -79,6 +81,7 @@ class ChatRunner:
         self._family = Family("", SLOTS)
         self._defaults = SamplingDefaults()
         self._prefixes: PrefixCache | None = None
+        self._constraints: Constraints | None = None
         self._intake: Intake
 
     @property
@@ -164,6 +167,8 @@ class ChatRunner:
             raise RuntimeError("the engine thread does not end")
         if self._cache is not None:
             self._cache.free()
+        if self._constraints is not None:
+            self._constraints.close()
         self._engine = self._cache = self._model = self._prefixes = None
         gc.collect()
         if self._config.device.startswith("cuda"):
@@ -211,10 +216,11 @@ class ChatRunner:
         limits = self._engine_limits()
         forward = make_forward(family, self._model, self._cache, switches)
         capture(forward)
+        ends = eos_ids(self._model.generation_config, tokenizer)
         self._engine = engine_class(self._cache, switches)(
             forward,
             self._cache,
-            eos_ids=eos_ids(self._model.generation_config, tokenizer),
+            eos_ids=ends,
             limits=limits,
             prefixes=self._prefixes,
             on_fatal=self._tell_fatal,
@@ -222,12 +228,15 @@ class ChatRunner:
         known = max(tokenizer.get_vocab().values()) + 1
         vocabulary = min(model_config.vocab_size, known)
         detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        grammars = GrammarFactory(tokenizer, model_config.vocab_size, ends)
+        self._constraints = Constraints(grammars, form, tokenizer.get_added_vocab(), ends)
         self._intake = Intake(
             PromptBuilder(tokenizer, form, takes_images=family.takes_images),
             detokenizers,
             AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
             Bounds(self._context, vocabulary),
+            self._constraints,
             self._image_reader(folder),
         )
         on_progress(1.0, "ready")

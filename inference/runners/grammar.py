@@ -92,13 +92,25 @@ class GrammarMatcher:
 class ReasoningThen:
     """Lets a model think freely, without ending its answer, and has `inner` begin after that."""
 
-    def __init__(self, inner: Any, end_ids: Sequence[int], eos_ids: Collection[int] = ()) -> None:
-        """`end_ids` are the tokens, in order, that end the reasoning."""
+    def __init__(
+        self,
+        inner: Any,
+        end_ids: Sequence[int],
+        eos_ids: Collection[int] = (),
+        *,
+        start_id: int | None = None,
+    ) -> None:
+        """`end_ids` are the tokens, in order, that end the reasoning.
+
+        With `start_id` the reasoning has not begun: the model may begin with that token, or with
+        its answer at once.
+        """
         self._inner = inner
         self._end = tuple(end_ids)
         self._eos = sorted(eos_ids)
+        self._start = start_id
         self._recent: tuple[int, ...] = ()
-        self._thinks = True
+        self._thinks = start_id is None
 
     @property
     def is_over(self) -> bool:
@@ -107,18 +119,24 @@ class ReasoningThen:
 
     def process(self, logits: torch.Tensor) -> None:
         """See LogitProcessor."""
-        if not self._thinks:
-            self._inner.process(logits)
-        elif self._eos:
+        if self._thinks:
             logits[self._eos] = -torch.inf
+            return
+        kept = None if self._start is None else logits[self._start].clone()
+        self._inner.process(logits)
+        if kept is not None:
+            logits[self._start] = kept
 
     def accept(self, token: int) -> None:
         """See LogitProcessor."""
-        if not self._thinks:
+        if self._thinks:
+            self._recent = (*self._recent, token)[-len(self._end) :]
+            self._thinks = self._recent != self._end
+        elif token == self._start:
+            self._thinks = True
+        else:
             self._inner.accept(token)
-            return
-        self._recent = (*self._recent, token)[-len(self._end) :]
-        self._thinks = self._recent != self._end
+        self._start = None
 
 
 def packed_masks(rows: int, vocabulary: int) -> torch.Tensor:
@@ -214,10 +232,6 @@ class GrammarFactory:
         if isinstance(compiled, str):
             raise InvalidInput(_message(source, compiled), param=source.param)
         return lambda: GrammarMatcher(compiled.deep_copy(), self._vocabulary)
-
-    def is_sound(self, source: GrammarSource) -> bool:
-        """Whether it compiles within the limits. Raises Busy."""
-        return not isinstance(self._compiled(source), str)
 
     def close(self) -> None:
         """End the helper processes and forget what was compiled."""

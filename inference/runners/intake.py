@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from inference.contracts.chat import ChatInput
 from inference.runners.base import InvalidInput
+from inference.runners.constraints import Constraints
 from inference.runners.generation import Generation, Stem
 from inference.runners.logprobs import MOST_TOP, LogprobLine
 from inference.runners.parsed_answer import AnswerMaker
@@ -39,6 +40,7 @@ class Intake:
         answers: AnswerMaker,
         defaults: SamplingDefaults,
         bounds: Bounds,
+        constraints: Constraints,
         images: ImageReader | None = None,
     ) -> None:
         """`defaults` are the model's own settings for what a request leaves open.
@@ -51,6 +53,7 @@ class Intake:
         self._answers = answers
         self._defaults = defaults
         self._bounds = bounds
+        self._constraints = constraints
 
     def generations(self, request_id: str, chat: ChatInput, salt: str) -> list[Generation]:
         """All choices in order: those of the first prompt, then of the next. Raises InvalidInput.
@@ -58,6 +61,7 @@ class Intake:
         Templates and tokenises here, in the caller's thread.
         """
         self._check(chat)
+        masks = self._constraints.maker(chat)
         made: list[Generation] = []
         for prompt in self._read(chat):
             limit = self._completion_limit(len(prompt.tokens), chat)
@@ -71,7 +75,7 @@ class Intake:
                     limit=limit,
                     choice=Choice(chat.sampling, self._defaults, stream),
                     answer=self._answers(chat, prompt.tail),
-                    processors=self._processors(chat, prompt.tokens),
+                    processors=[*self._processors(chat, prompt.tokens), *masks(prompt.tail)],
                     open_ended=chat.max_tokens is None,
                     ignore_eos=chat.ignore_eos,
                     index=len(made) + stream,
@@ -88,7 +92,7 @@ class Intake:
         return made
 
     def _processors(self, chat: ChatInput, prompt: Sequence[int]) -> list[LogitProcessor]:
-        """Fresh processors for one choice: penalties and biases first, masks last."""
+        """Fresh processors for one choice, before its masks: penalties and biases."""
         return penalties_for(chat.sampling, self._defaults, prompt, chat.logit_bias)
 
     def _logprobs(self, chat: ChatInput) -> LogprobLine | None:
