@@ -95,7 +95,8 @@ def answer(form, tools, choice, *, marks=True, seed=0, ends=3.0, begin="", most=
 def calls_in(form, text, tools):
     """The calls as the format's own reader understands them."""
     opening, closing = FORMATS[form].call
-    bodies = [text] if not opening else [part.split(closing)[0] for part in text.split(opening)[1:]]
+    parts = text.split(opening)[1:] if opening else [text]
+    bodies = [part.split(closing)[0] if closing else part for part in parts]
     return [call for body in bodies for call in FORMATS[form].read(body, schemas_of(tools))]
 
 
