@@ -40,6 +40,7 @@ class ModelSpecAdmin(ReadOnlyAdmin):
         "public_id",
         "task_list",
         "engine",
+        "loaded_as",
         "source",
         "dtype",
         "slots",
@@ -47,7 +48,7 @@ class ModelSpecAdmin(ReadOnlyAdmin):
         "is_demo",
         "keep_loaded",
     )
-    list_filter = ("enabled", "is_demo", "engine")
+    list_filter = ("enabled", "is_demo", "engine", "loaded_as")
     search_fields = ("model_id", "public_id", "aliases")
     inlines = (PlacementInline,)
 

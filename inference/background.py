@@ -11,6 +11,7 @@ from django.conf import settings
 
 from casola_site.core import processes
 from inference.execution import RunnerHost
+from inference.hosting import record_engine
 from inference.keeper import Keeper
 from inference.models import ModelSpec, Placement
 from inference.runners.base import LoadError, RunnerConfig
@@ -63,6 +64,7 @@ def run_placement(placement_id: str, **_: Any) -> None:
         runner.on_fatal(keeper.abort)
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
+        record_engine(spec=spec, loaded_as=runner.describe())
         gc.collect()
         gc.freeze()  # what is loaded now stays: the collector need not look at it again
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()

@@ -32,7 +32,13 @@ DEMO_ECHO = {
 
 
 # USD for a million units; an operator adds rows with a later `valid_from` to change them.
-PRICES = {"Qwen/Qwen3.5-4B": {"prompt_tokens": "0.10", "completion_tokens": "0.40"}}
+PRICES = {
+    "Qwen/Qwen3.5-4B": {
+        "prompt_tokens": "0.10",
+        "cached_tokens": "0.025",
+        "completion_tokens": "0.40",
+    }
+}
 
 
 def ensure_catalog() -> None:

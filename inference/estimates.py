@@ -18,6 +18,7 @@ MIB = 1024 * 1024
 UNKNOWN_BYTES = 512 * MIB  # no folder on this host: an upstream model, or one not downloaded
 MARGIN_BYTES = 128 * MIB
 MARGIN_SHARE = 0.15
+ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs, whole pages
 USUAL_TOKENS = 2048  # cache per slot
 LONGEST_HEADER = 100 * MIB
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -69,7 +70,8 @@ def estimate(folder: Path | None, *, dtype: str, slots: int, context: int | None
         return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
     fixed = DTYPES.get(dtype)
     return Need(
-        _need(folder, fixed or 2, slots, context), _need(folder, fixed or 4, slots, context)
+        _need(folder, fixed or 2, slots, context) + ACCELERATOR_BYTES,
+        _need(folder, fixed or 4, slots, context),
     )
 
 
@@ -77,7 +79,8 @@ def _need(folder: Path, float_bytes: int, slots: int, context: int | None) -> in
     weights = weight_bytes(folder, float_bytes)
     config = _config(folder)
     longest = context or int(config.get("max_position_embeddings") or USUAL_TOKENS)
-    cache = slots * min(longest, USUAL_TOKENS) * cache_bytes_per_token(config, float_bytes)
+    row = min(longest, USUAL_TOKENS) * cache_bytes_per_token(config, float_bytes)
+    cache = slots * (row + state_bytes(config, float_bytes))
     return math.ceil(weights * (1 + MARGIN_SHARE)) + cache + MARGIN_BYTES
 
 
@@ -115,8 +118,31 @@ def cache_bytes_per_token(config: dict[str, Any], float_bytes: int) -> int:
         heads = int(config["num_attention_heads"])
         width = int(config.get("head_dim") or int(config["hidden_size"]) // heads)
         shared = int(config.get("num_key_value_heads") or heads)
-        return 2 * int(config["num_hidden_layers"]) * shared * width * float_bytes
+        layers = int(config["num_hidden_layers"]) - linear_layers(config)
+        return 2 * layers * shared * width * float_bytes
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return 0
+
+
+def linear_layers(config: dict[str, Any]) -> int:
+    """How many layers keep a state per request instead of keys and values per token."""
+    types = config.get("layer_types")
+    if isinstance(types, list):
+        return types.count("linear_attention")
+    interval = int(config.get("full_attention_interval") or 1)
+    layers = int(config["num_hidden_layers"])
+    return layers - layers // interval
+
+
+def state_bytes(config: dict[str, Any], float_bytes: int) -> int:
+    """States of one request in all linear-attention layers; 0 when there are none."""
+    try:
+        heads = int(config["linear_num_value_heads"])
+        key, value = int(config["linear_key_head_dim"]), int(config["linear_value_head_dim"])
+        channels = 2 * int(config["linear_num_key_heads"]) * key + heads * value
+        window = channels * int(config["linear_conv_kernel_dim"]) * float_bytes
+        return linear_layers(config) * (window + 4 * heads * key * value)
+    except (KeyError, TypeError, ValueError):
         return 0
 
 

@@ -25,6 +25,7 @@ from inference import frames
 from inference.claims import Claims
 from inference.committer import Committer
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
+from inference.images import ImageDesk
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
@@ -70,6 +71,11 @@ class RunnerHost:
         self.link = Link("runner")
         self.stopped = asyncio.Event()
         self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self.images = ImageDesk(
+            takes_images=self.runner.takes_images,
+            contract_of=Work.contract,
+            on_loaded=self._on_loaded,
+        )
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -96,6 +102,7 @@ class RunnerHost:
         self.runner.unload()
         self.claims.close()
         self.preparing.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
@@ -164,7 +171,7 @@ class RunnerHost:
         self.work[job_id] = work
         if self.is_draining:
             self._send_away(work)
-        elif len(self.waiting) >= MAX_WAITING:
+        elif len(self.waiting) + self.images.loading >= MAX_WAITING:
             error = {"code": "model_unavailable", "message": "The model is busy"}
             self._say_last(work, [frames.ERROR, work.job_id, work.attempt, error])
         else:
@@ -187,14 +194,31 @@ class RunnerHost:
 
     def submit(self, work: Work) -> None:
         """Hand it to the engine, long ones in another thread."""
+        if not work.is_suspect and self.images.must_fetch(work):
+            self.images.fetch(work)
+            return
         self.running += 1
         work.submitted = time.monotonic()
-        if work.size() <= SMALL_REQUEST:
+        has_images = self.images.holds(work)
+        if work.size() <= SMALL_REQUEST and not has_images:
             self._prepare(work)
             return
         # Tokenising a long text here would hold up every stream of this Runner.
-        done = self.loop.run_in_executor(self.preparing, self._prepare, work)
+        threads = self.images.threads if has_images else self.preparing
+        done = self.loop.run_in_executor(threads, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))
+
+    def _on_loaded(self, work: Work, failure: base.Failed | None) -> None:
+        """Its images are here: it is next, unless it has ended or must go elsewhere."""
+        if work.is_ended:
+            return
+        if failure is not None:
+            self._on_events([failure])
+        elif self.is_draining and not work.is_claimed:
+            self._send_away(work)
+        else:
+            self.waiting.appendleft(work)
+            self.admit()
 
     def _was_prepared(self, work: Work) -> None:
         if work.cancelled is not None and not work.is_ended:
@@ -204,7 +228,7 @@ class RunnerHost:
         """Hand it to the engine; whatever that refuses ends this request only."""
         refusal = None
         try:
-            contract = work.contract()
+            contract = self.images.contract(work)
             work.expect(contract)
             self.runner.submit(work.job_id, work.task, contract, salt=work.salt)
         except base.InvalidInput as error:

@@ -246,6 +246,12 @@ def record_progress(*, progress: Iterable[Progress], now: datetime) -> None:
             ).update(used_at=now)
 
 
+def record_engine(*, spec: ModelSpec, loaded_as: str) -> None:
+    """Keep how the Runner says it runs the model."""
+    row = ModelSpec.objects.filter(pk=spec.pk)
+    row.exclude(loaded_as=loaded_as).update(loaded_as=loaded_as)
+
+
 def count_failure(*, placement_id: str, detail: str) -> None:
     """Its Runner ended although it is wanted."""
     Placement.objects.filter(public_id=placement_id).update(

@@ -19,6 +19,12 @@ class ModelSpec(models.Model):
     fal_slugs = models.JSONField(default=list, blank=True)
     tasks = models.JSONField(default=list)
     engine = models.CharField(max_length=40)
+    loaded_as = models.CharField(
+        max_length=40,
+        blank=True,
+        editable=False,
+        help_text="How the latest Runner runs it: slots, hybrid or plain",
+    )
     source = models.CharField(
         max_length=500, help_text="A local folder (relative to the project) or a hub id"
     )

@@ -113,13 +113,15 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """A Runner's load at this moment."""
+    """A Runner's load at this moment; caches and memory in bytes."""
 
     active: int
     waiting: int
     tokens_per_s: float = 0.0
     cache_used: int = 0
     cache_total: int = 0
+    prefix_used: int = 0
+    prefix_total: int = 0
     memory: int = 0
 
 
@@ -174,6 +176,9 @@ class Runner(Protocol):
     """See the module's text for the threading rules."""
 
     tasks: frozenset[str]
+    takes_images: bool
+    """Whether image parts are understood; whoever hosts it then puts their bytes there as `data`,
+    and otherwise leaves them to be refused."""
 
     @classmethod
     def estimate(cls, config: RunnerConfig) -> Memory:
@@ -181,6 +186,9 @@ class Runner(Protocol):
 
     def load(self, on_progress: Callable[[float, str], None]) -> Memory:
         """Load and warm up; returns what it really took. Raises LoadError."""
+
+    def describe(self) -> str:
+        """In a word, how the model is run (shown to support staff); known after `load`."""
 
     def on_fatal(self, callback: Callable[[str], None]) -> None:
         """Have `callback` told the reason when the engine gives up: the host should end."""

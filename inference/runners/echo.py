@@ -132,6 +132,12 @@ class EchoRunner:
         on_progress(1.0, "ready")
         return Memory(weights=0, cache=0, workspace=0)
 
+    takes_images = False
+
+    def describe(self) -> str:
+        """See Runner."""
+        return "echo"
+
     def on_fatal(self, callback: Callable[[str], None]) -> None:
         """See Runner. This engine never gives up."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tokenizers import Tokenizer, decoders
 
 PENDING_LIMIT = 8
+BYTE_PIECE = re.compile("<0x([0-9A-F]{2})>")
 
 
 class Detokenizer(Protocol):
@@ -91,6 +93,25 @@ class WindowDetokenizer:
         self._done = len(self._window)
 
 
+class PieceBytes:
+    """The bytes of each token of any other tokenizer, as well as they are known by themselves."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        """`tokenizer` marks words with U+2581 or continued words with ##, or does neither."""
+        self._tokenizer = tokenizer
+        added = tokenizer.get_added_tokens_decoder()
+        self._special = {token for token, one in added.items() if one.special}
+
+    def __getitem__(self, token: int) -> bytes:
+        """The bytes; nothing for special tokens and for ids without a token."""
+        text = self._tokenizer.id_to_token(token) or ""
+        if token in self._special:
+            return b""
+        if (byte := BYTE_PIECE.fullmatch(text)) is not None:
+            return bytes([int(byte[1], 16)])
+        return text.replace("\u2581", " ").removeprefix("##").encode()
+
+
 class DetokenizerFactory:
     """Makes a Detokenizer per answer, of the kind that fits the tokenizer."""
 
@@ -99,6 +120,19 @@ class DetokenizerFactory:
         self._tokenizer = tokenizer
         bytewise = isinstance(tokenizer.decoder, decoders.ByteLevel)
         self._table = TokenBytes(tokenizer) if bytewise else None
+        self._bytes = self._table or PieceBytes(tokenizer)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of whole tokens, special ones by their name."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
+
+    def shown(self, token: int) -> bytes:
+        """A token's part of the text; nothing for special tokens."""
+        return self._bytes[token]
+
+    def named(self, token: int) -> bytes:
+        """The same, with special tokens by their name."""
+        return self._bytes[token] or (self._tokenizer.id_to_token(token) or "").encode()
 
     def __call__(self) -> Detokenizer:
         """A fresh one."""

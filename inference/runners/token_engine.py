@@ -4,6 +4,9 @@ Each step: drop what was cancelled; admit waiting requests in order of arrival w
 and the prefill budget last; run all decode rows and the prefill chunks in one forward; choose one
 token per row that is due; emit one list of events.
 
+A request may have several choices, each a Generation with a row of its own. Choices of one prompt
+follow each other in the line: the first computes the prompt, the others take it over.
+
 Admission reserves cache for prompt and max_tokens, so nothing is evicted in the middle of an
 answer; the oldest waiting request is never overtaken. A request without max_tokens reserves less
 (see Generation) and ends with reason `length` if its reservation can no longer be extended.
@@ -14,7 +17,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
@@ -23,10 +25,16 @@ import torch
 from inference.runners.answers import Piece
 from inference.runners.attention import Chunk
 from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.device import use_device
 from inference.runners.forward import Forward
-from inference.runners.generation import OPEN_RESERVE, Generation
-from inference.runners.sampling import sample
+from inference.runners.generation import OPEN_RESERVE, Generation, Request
+from inference.runners.launch import Launched, Reading
+from inference.runners.logprobs import StepLogprobs
+from inference.runners.prefix_cache import PrefixCache
+from inference.runners.reuse import Reuse
+from inference.runners.sampling import Penalties, choose, penalise
 from inference.runners.slots import SlotCache
+from inference.runners.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +42,7 @@ PREFILL_TOKENS = 512
 MAX_FAILED_STEPS = 3
 LONGEST_RETRY = 60
 GUESSED_TOKENS_PER_S = 100.0
+SHORTEST_STEP_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,28 +63,31 @@ class TokenEngine:
         *,
         eos_ids: Collection[int],
         limits: EngineLimits,
+        prefixes: PrefixCache | None = None,
         on_fatal: Callable[[str], None] | None = None,
     ) -> None:
-        """`model` runs one step over the rows of `cache`.
+        """`model` runs one step over the rows of `cache`; without `prefixes` no prompt is kept.
 
         `on_fatal` is called, from the engine thread, after MAX_FAILED_STEPS failures in a row.
         """
         self.healthy = True
         self._model = model
         self._cache = cache
+        self._prefixes = prefixes
+        self._reuse = Reuse(cache, prefixes)
         self._eos_ids = frozenset(eos_ids)
         self._limits = limits
         self._on_fatal = on_fatal
         self._emit: Emit = lambda events: None
         self._wake = threading.Condition()
-        self._waiting: deque[Generation] = deque()
-        self._waiting_tokens = 0
-        self._known: dict[str, Generation] = {}
+        self._waiting = WaitingLine()
+        self._known: dict[str, Request] = {}
         self._rows: list[Generation] = []
         self._any_cancelled = False
         self._stopping = False
         self._failed_steps = 0
         self._rate = 0.0
+        self._settled_at = 0.0
         self._thread: threading.Thread | None = None
 
     def start(self, emit: Emit) -> None:
@@ -84,26 +96,29 @@ class TokenEngine:
         self._thread = threading.Thread(target=self._run, name="token-engine", daemon=True)
         self._thread.start()
 
-    def submit(self, generation: Generation) -> None:
-        """Put a request into the waiting line. Raises Busy; ValueError if the id is in use."""
+    def submit(self, *choices: Generation) -> None:
+        """Put the choices of one request, in order of index, into the waiting line.
+
+        Raises Busy; ValueError if the id is in use.
+        """
+        request = Request(choices)
         with self._wake:
-            if generation.request_id in self._known:
-                raise ValueError(f"request {generation.request_id} is already running")
-            tokens = _line_tokens(generation)
-            full = self._waiting and self._waiting_tokens + tokens > self._limits.waiting_tokens
+            if request.request_id in self._known:
+                raise ValueError(f"request {request.request_id} is already running")
+            tokens = self._waiting.tokens + request.line_tokens
+            full = len(self._waiting) and tokens > self._limits.waiting_tokens
             if full or self._stopping or not self.healthy:
                 raise Busy(self._retry_after())
-            self._known[generation.request_id] = generation
-            self._waiting.append(generation)
-            self._waiting_tokens += tokens
+            self._known[request.request_id] = request
+            self._waiting.append(request)
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
         """Have a request end at the next step; unknown ids are ignored."""
         with self._wake:
-            generation = self._known.get(request_id)
-            if generation is not None:
-                generation.cancelled = True
+            request = self._known.get(request_id)
+            if request is not None:
+                request.cancelled = True
                 self._any_cancelled = True
                 self._wake.notify()
 
@@ -116,6 +131,8 @@ class TokenEngine:
             tokens_per_s=self._rate if active else 0.0,
             cache_used=self._cache.bytes_used,
             cache_total=self._cache.bytes_total,
+            prefix_used=self._prefixes.bytes_used if self._prefixes is not None else 0,
+            prefix_total=self._prefixes.bytes_total if self._prefixes is not None else 0,
         )
 
     def stop(self, timeout: float = 30.0) -> bool:
@@ -129,10 +146,11 @@ class TokenEngine:
         return not self._thread.is_alive()
 
     def _retry_after(self) -> int:
-        seconds = self._waiting_tokens / (self._rate or GUESSED_TOKENS_PER_S)
+        seconds = self._waiting.tokens / (self._rate or GUESSED_TOKENS_PER_S)
         return max(1, min(LONGEST_RETRY, round(seconds)))
 
     def _run(self) -> None:
+        use_device(self._cache.layout.device)
         while self._wait_for_work():
             events: list[Event] = []
             try:
@@ -149,7 +167,7 @@ class TokenEngine:
 
     def _wait_for_work(self) -> bool:
         with self._wake:
-            while not (self._stopping or self._waiting or self._rows):
+            while not (self._stopping or len(self._waiting) or self._rows):
                 self._wake.wait()
             return not self._stopping
 
@@ -164,28 +182,60 @@ class TokenEngine:
     def _step(self, events: list[Event]) -> None:
         if self._any_cancelled:
             self._drop_cancelled(events)
-        decode_rows = len(self._rows)
-        if self._rows and not self._rows[-1].decoding:
-            decode_rows -= 1
+        step = self._launch(events)
+        if step is not None:
+            self._settle(step, events)
+
+    def _launch(self, events: list[Event]) -> Launched | None:
+        """Plan a step and start it, to the choice of its tokens; None if there is nothing to do."""
+        decode_rows = self._decode_rows()
         chunks = self._plan(decode_rows, events)
         if not self._rows:
-            return
+            return None
         began = time.perf_counter()
-        logits, due = self._forward(decode_rows, chunks)
+        decoding = self._rows[:decode_rows]
+        shares = [(generation, 1) for generation in decoding]
+        shares += [(self._rows[chunk.row], chunk.count) for chunk in chunks]
+        logits, due = self._forward(decode_rows, chunks, self._fed(decoding))
+        lines = [generation.logprobs for generation in due]
+        asked = any(line is not None for line in lines)
+        raw = StepLogprobs(logits, lines) if asked else None
         logits, failed = self._process(logits, due)
-        tokens = sample(logits, [generation.choice for generation in due])
-        spent = time.perf_counter() - began
-        self._share_time(decode_rows, chunks, spent)
-        over = []
-        for generation, token in zip(due, tokens, strict=True):
-            if generation in failed or token is None:
-                self._known.pop(generation.request_id, None)
-                events.append(_broken(generation))
-                over.append(generation)
-            elif self._accept(generation, token, events):
-                over.append(generation)
-        self._rate += 0.1 * (len(due) / spent - self._rate) if self._rate else len(due) / spent
-        self._release(over)
+        tokens = choose(logits, [generation.choice for generation in due])
+        return Launched(due, Reading(tokens), raw, failed, shares, began)
+
+    def _settle(self, step: Launched, events: list[Event]) -> None:
+        """Read the tokens of a step, take them into their answers, release what is over."""
+        tokens = step.reading.tokens()
+        now = time.perf_counter()
+        spent = max(now - max(step.began, self._settled_at), SHORTEST_STEP_S)
+        self._settled_at = now
+        step.share_time(spent)
+        if step.raw is not None:
+            step.raw.tell([self._listed(*pair) for pair in zip(step.due, tokens, strict=True)])
+        for generation, token in zip(step.due, tokens, strict=True):
+            if generation.over:  # known only after this step was begun
+                continue
+            if generation in step.failed or token is None:
+                self._fail(generation, events)
+            else:
+                self._accept(generation, token, events)
+        rate = len(step.due) / spent
+        self._rate += 0.1 * (rate - self._rate) if self._rate else rate
+        self._release_over()
+
+    def _decode_rows(self) -> int:
+        """How many rows are past their prompts: all but the last one at the most."""
+        rows = len(self._rows)
+        return rows - 1 if rows and not self._rows[-1].decoding else rows
+
+    def _fed(self, decoding: list[Generation]) -> torch.Tensor | None:
+        """The last tokens of these rows where only the device knows them (see Forward)."""
+        return None
+
+    def _listed(self, generation: Generation, token: int | None) -> int | None:
+        """The token if it is part of the answer: what ends it is not."""
+        return None if token in self._eos_ids and not generation.ignore_eos else token
 
     def _plan(self, decode_rows: int, events: list[Event]) -> list[Chunk]:
         """Choose this step's prefill chunks; new requests get their rows here.
@@ -193,33 +243,42 @@ class TokenEngine:
         At most one prompt is left half done, so finished prompts always follow the decode rows.
         """
         budget = self._limits.prefill_tokens
-        chunks = []
+        chunks: list[Chunk] = []
         for row in range(decode_rows, len(self._rows)):
-            budget -= self._add_chunk(chunks, row, budget)
+            budget = self._add_chunk(chunks, row, budget)
         while budget > 0 and self._admit(events):
-            budget -= self._add_chunk(chunks, len(self._rows) - 1, budget)
+            budget = self._add_chunk(chunks, len(self._rows) - 1, budget)
+            if self._rows[-1].media is not None:
+                break  # one prompt with images per step: encoding them takes long
         return chunks
 
     def _add_chunk(self, chunks: list[Chunk], row: int, budget: int) -> int:
+        """Returns what is left of the budget: nothing while this prompt is half done."""
         generation = self._rows[row]
-        count = min(budget, len(generation.prompt) - generation.prefilled)
+        count = min(budget, generation.chunk_end - generation.prefilled)
         chunks.append(Chunk(row, generation.prefilled, count))
-        return count
+        done = generation.prefilled + count == len(generation.prompt)
+        return budget - count if done else 0
 
     def _admit(self, events: list[Event]) -> bool:
         with self._wake:
-            if not self._waiting or not self._cache.fits(self._waiting[0].reserved):
+            if not len(self._waiting):
                 return False
-            generation = self._waiting.popleft()
-            self._waiting_tokens -= _line_tokens(generation)
+            head = self._waiting.head
+            if self._reuse.must_wait(head) or not self._cache.fits(head.reserved):
+                return False
+            request, generation = self._waiting.take()
             # listed before the row is taken: should that fail, _recover knows of it
             self._rows.append(generation)
-        events.append(Started(generation.request_id, len(generation.prompt)))
-        self._cache.take(generation.reserved)
+        if not request.started:
+            request.started = True
+            events.append(Started(generation.request_id, request.prompt_tokens))
+        generation.started = True
+        self._reuse.begin(generation, self._cache.take(generation.reserved))
         return True
 
     def _forward(
-        self, decode_rows: int, chunks: list[Chunk]
+        self, decode_rows: int, chunks: list[Chunk], fed: torch.Tensor | None
     ) -> tuple[torch.Tensor, list[Generation]]:
         """Run the model; returns logits `[due, vocabulary]` and the requests they belong to."""
         decoding = self._rows[:decode_rows]
@@ -228,12 +287,13 @@ class TokenEngine:
         for chunk, generation in zip(chunks, prefilling, strict=True):
             if chunk.start + chunk.count == len(generation.prompt):
                 due.append(generation)
-        logits = self._model.run(decoding, chunks, prefilling)
+        logits = self._model.run(decoding, chunks, prefilling, fed)
         for row in range(decode_rows):
             self._cache.advance(row, 1)
         for chunk, generation in zip(chunks, prefilling, strict=True):
             self._cache.advance(chunk.row, chunk.count)
             generation.prefilled += chunk.count
+            self._reuse.after_chunk(generation, chunk.row)
         return logits, due
 
     def _process(
@@ -241,55 +301,74 @@ class TokenEngine:
     ) -> tuple[torch.Tensor, set[Generation]]:
         """Let each request's processors change its logits; returns those that failed."""
         failed: set[Generation] = set()
-        if any(generation.processors for generation in due):
-            logits = logits.float()
+        if not any(generation.processors for generation in due):
+            return logits, failed
+        logits = logits.float()
+        penalties = {
+            row: processor
+            for row, generation in enumerate(due)
+            for processor in generation.processors
+            if isinstance(processor, Penalties)
+        }
+        if penalties:
+            try:
+                penalise(logits, penalties)
+            except Exception:  # the error boundary of those that have any
+                logger.exception("penalties failed in %d rows", len(penalties))
+                failed |= {due[row] for row in penalties}
         for row, generation in enumerate(due):
             try:
                 for processor in generation.processors:
-                    processor.process(logits[row])
+                    if not isinstance(processor, Penalties):
+                        processor.process(logits[row])
             except Exception:  # the error boundary of one request
                 logger.exception("request %s: logit processor failed", generation.request_id)
                 failed.add(generation)
         return logits, failed
 
-    def _share_time(self, decode_rows: int, chunks: list[Chunk], spent: float) -> None:
-        """Charge each request for its part of the step's tokens."""
-        per_token = spent / (decode_rows + sum(chunk.count for chunk in chunks))
-        for generation in self._rows[:decode_rows]:
-            generation.compute_s += per_token
-        for chunk in chunks:
-            self._rows[chunk.row].compute_s += per_token * chunk.count
-
-    def _accept(self, generation: Generation, token: int, events: list[Event]) -> bool:
-        """Take a chosen token into the answer; True when the answer is complete."""
+    def _accept(self, generation: Generation, token: int, events: list[Event]) -> None:
+        """Take a chosen token into the answer."""
+        request = self._known.get(generation.request_id)
+        if request is None or request.over:  # a sibling failed in this very step
+            return
         generation.last_token = token
-        generation.completion_tokens += 1
+        generation.tokens.append(token)
+        request.completion_tokens += 1
         try:
             for processor in generation.processors:
                 processor.accept(token)
             pieces, reason = self._advance(generation, token)
+            deltas = deltas_of(generation, pieces, request.completion_tokens, reason)
         except Exception:  # the error boundary of one request
             logger.exception("request %s: token could not be taken", generation.request_id)
-            self._known.pop(generation.request_id, None)
-            events.append(_broken(generation))
-            return True
-        count = generation.completion_tokens
-        events += [
-            Delta(
-                generation.request_id,
-                piece.text,
-                count,
-                kind=piece.kind,
-                call=piece.call,
-                opens=piece.opens,
-            )
-            for piece in pieces
-        ]
-        if reason is None:
-            return False
-        self._known.pop(generation.request_id, None)
-        events.append(Ended(generation.request_id, reason, generation.units))
-        return True
+            self._fail(generation, events)
+            return
+        events += deltas
+        generation.over = reason is not None
+        if generation.over or generation.completion_tokens == 1:
+            self._reuse.keep(generation, self._rows.index(generation))
+        if reason is not None:
+            self._end_choice(request, reason, events)
+
+    def _end_choice(self, request: Request, reason: str, events: list[Event]) -> None:
+        request.left -= 1
+        if not request.left:
+            self._known.pop(request.request_id, None)
+            request.over = True
+            events.append(Ended(request.request_id, reason, request.units))
+
+    def _fail(self, generation: Generation, events: list[Event]) -> None:
+        """A choice cannot go on: its whole request is over."""
+        with self._wake:
+            request = self._known.pop(generation.request_id, None)
+            if request is None:
+                return
+            request.over = True
+            for choice in request.choices:
+                choice.over = True
+            self._waiting.drop_over()
+        message = "The model could not continue this answer"
+        events.append(Failed(request.request_id, "worker_error", message, request.units))
 
     def _advance(self, generation: Generation, token: int) -> tuple[Sequence[Piece], str | None]:
         """What to send for this token and, if it was the last one, why."""
@@ -299,6 +378,8 @@ class TokenEngine:
         pieces = answer.push(token)
         if answer.stopped:
             return pieces, answer.reason("stop")
+        if any(getattr(processor, "is_over", False) for processor in generation.processors):
+            return [*pieces, *answer.finish()], answer.reason("stop")
         if generation.completion_tokens >= generation.limit or not self._has_room(generation):
             return [*pieces, *answer.finish()], answer.reason("length")
         return pieces, None
@@ -315,38 +396,40 @@ class TokenEngine:
         generation.reserved = wanted
         return True
 
-    def _release(self, over: list[Generation]) -> None:
-        for generation in over:
+    def _release_over(self) -> None:
+        """Give back the rows of choices that are over."""
+        for generation in [one for one in self._rows if one.over]:
             row = self._rows.index(generation)
-            group_end = len(self._rows)
-            if not self._rows[-1].decoding:
-                group_end -= 1
-            for source, target in self._cache.release(row, group_end):
+            for source, target in self._cache.release(row, self._decode_rows()):
                 self._rows[target] = self._rows[source]
             self._rows.pop()
 
     def _drop_cancelled(self, events: list[Event]) -> None:
         with self._wake:
             self._any_cancelled = False
-            over = [generation for generation in self._rows if generation.cancelled]
-            left = [generation for generation in self._waiting if generation.cancelled]
-            self._waiting = deque(one for one in self._waiting if not one.cancelled)
-            self._waiting_tokens -= sum(map(_line_tokens, left))
-            for generation in (*over, *left):
-                self._known.pop(generation.request_id, None)
-                events.append(Ended(generation.request_id, "cancelled", generation.units))
-        self._release(over)
+            over = [request for request in self._known.values() if request.cancelled]
+            for request in over:
+                del self._known[request.request_id]
+                request.over = True
+                for choice in request.choices:
+                    choice.over = True
+                events.append(Ended(request.request_id, "cancelled", request.units))
+            self._waiting.drop_over()
+        self._release_over()
 
     def _recover(self, events: list[Event]) -> None:
         """After a failed step: its requests fail, the waiting line stays, the cache is emptied."""
         self._failed_steps += 1
-        events.extend(
-            _interrupted(generation)
-            for generation in self._rows
-            if self._known.pop(generation.request_id, None) is not None
-        )
+        with self._wake:
+            for request_id in {generation.request_id for generation in self._rows}:
+                request = self._known.pop(request_id, None)
+                if request is not None:
+                    request.over = True
+                    events.append(_interrupted(request))
+            self._waiting.drop_over()
         self._rows.clear()
         try:
+            self._reuse.forget()
             self._cache.reset()
         except Exception:  # without a cache nothing can run
             logger.exception("the cache could not be set up again")
@@ -361,28 +444,50 @@ class TokenEngine:
             open_requests = list(self._known.values())
             self._known.clear()
             self._waiting.clear()
-            self._waiting_tokens = 0
             self._rows.clear()
-        self._send([_interrupted(generation) for generation in open_requests])
+        self._send([_interrupted(request) for request in open_requests])
         if not self.healthy and self._on_fatal is not None:
             self._on_fatal(f"{self._failed_steps} engine steps failed in a row")
 
 
-def _line_tokens(generation: Generation) -> int:
-    """What a request counts for in the waiting line."""
-    return len(generation.prompt) + min(generation.limit, OPEN_RESERVE)
+def deltas_of(
+    generation: Generation, pieces: Sequence[Piece], completion_tokens: int, reason: str | None
+) -> list[Delta]:
+    """What to send of the pieces of one token; `reason` if it was the last one of its choice.
+
+    A request of a single choice leaves the reason to Ended.
+    """
+    request_id, choice, line = generation.request_id, generation.index, generation.logprobs
+    deltas = []
+    if generation.echo:
+        deltas.append(Delta(request_id, generation.echo, completion_tokens, choice))
+        generation.echo = ""
+    for piece in pieces:
+        entries = line.take(piece.text) if line is not None else ()
+        deltas.append(
+            Delta(
+                request_id,
+                piece.text,
+                completion_tokens,
+                choice,
+                piece.kind,
+                piece.call,
+                piece.opens,
+                entries,
+            )
+        )
+    rest = line.finish() if line is not None and reason and not generation.answer.stopped else ()
+    ended = reason if generation.shares_request else None
+    if rest or ended:
+        deltas.append(Delta(request_id, "", completion_tokens, choice, logprobs=rest, reason=ended))
+    return deltas
 
 
-def _broken(generation: Generation) -> Failed:
-    message = "The model could not continue this answer"
-    return Failed(generation.request_id, "worker_error", message, generation.units)
-
-
-def _interrupted(generation: Generation) -> Failed:
+def _interrupted(request: Request) -> Failed:
     return Failed(
-        generation.request_id,
+        request.request_id,
         "worker_error",
         "The model was interrupted",
-        generation.units,
+        request.units,
         retryable=True,
     )

@@ -61,7 +61,7 @@ class TopTokenSerializer(serializers.Serializer):
     bytes = serializers.ListField(child=serializers.IntegerField(), allow_null=True)
 
 
-class LogprobTokenSerializer(TopTokenSerializer):
+class ChosenTokenSerializer(TopTokenSerializer):
     """The token that was chosen."""
 
     top_logprobs = TopTokenSerializer(many=True)
@@ -70,8 +70,8 @@ class LogprobTokenSerializer(TopTokenSerializer):
 class LogprobsSerializer(serializers.Serializer):
     """Log probabilities of the answer's tokens."""
 
-    content = LogprobTokenSerializer(many=True, allow_null=True)
-    refusal = LogprobTokenSerializer(many=True, allow_null=True)
+    content = ChosenTokenSerializer(many=True, allow_null=True)
+    refusal = ChosenTokenSerializer(many=True, allow_null=True)
 
 
 REASONS = ["stop", "length", "tool_calls"]
