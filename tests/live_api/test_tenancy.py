@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.live_api.envelope import CHAT, GHOST_JOB, assert_envelope, bearer, chat_body, job_body
+from tests.live_api.envelope import (
+    CHAT,
+    GHOST_JOB,
+    TEXT,
+    assert_envelope,
+    bearer,
+    chat_body,
+    job_body,
+    text_body,
+)
 
 GHOST_TOKEN = "tok_0000000000000000000000"
 GHOST_ORG = "org_0000000000000000000000"
@@ -108,6 +117,8 @@ ROUTES = [
     ("POST", "/api/jobs/{job}/cancel", None, "user:write"),
     ("POST", CHAT, chat_body(), "user:write"),
     ("POST", CHAT, chat_body(stream=True), "user:write"),
+    ("POST", TEXT, text_body(), "user:write"),
+    ("POST", TEXT, text_body(stream=True), "user:write"),
     ("GET", "/api/organizations/{org}/tokens", None, "admin:read"),
     ("GET", "/api/organizations/{org}/tokens/{token}", None, "admin:read"),
     (
@@ -165,7 +176,7 @@ def test_scopes(site, alphas_job, scope):
 
 
 def test_the_scope_is_checked_before_the_body(site):
-    for path in (CHAT, "/api/jobs"):
+    for path in (CHAT, TEXT, "/api/jobs"):
         response = call(site, site.alpha["user_read"], "POST", path, {"nonsense": True})
         assert_envelope(response, 403, code="insufficient_scope")
         response = httpx.post(
