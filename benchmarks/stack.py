@@ -55,17 +55,19 @@ class Stack(Live):
     answered: int = 0
     failed: int = 0
     runner_pids: dict[str, int] = field(default_factory=dict)
+    make_specs: str = MAKE_SPECS.format(specs=SPECS)
+    models: tuple[str, ...] = tuple(SPECS)
 
     def start(self) -> Stack:
-        """Begin; returns when both models answer."""
+        """Begin; returns when all models answer."""
         self.var_dir.mkdir(parents=True, exist_ok=True)
         self.port = self.port or free_port()
         self.manage("migrate", "-v0")
         self.manage("ensure_demo")
-        self.python(MAKE_SPECS.format(specs=SPECS))
+        self.python(self.make_specs)
         self.start_process("web", "web")
         self.start_process("gpu", "qnode", f"gpu-{self.node}")
-        for model in SPECS:
+        for model in self.models:
             self.wait_ready(model)
         self.runner_pids = {row["model_id"]: row["pid"] for row in self.runners()}
         return self
@@ -105,8 +107,14 @@ class Stack(Live):
 
 
 @contextlib.contextmanager
-def stack(database: str, **environment: str) -> Iterator[Stack]:
-    """A started Stack on `postgres` (durable) or `sqlite`, and its end."""
+def stack(
+    database: str, *, models: dict[str, str] | None = None, **environment: str
+) -> Iterator[Stack]:
+    """A started Stack on `postgres` (durable) or `sqlite`, and its end.
+
+    `models` are the code that makes each model's ModelSpec, by model id; the stub ones by default.
+    """
+    specs = {"make_specs": "\n".join(models.values()), "models": tuple(models)} if models else {}
     folder = Folder()
     with contextlib.ExitStack() as ending:
         ending.callback(folder.remove)
@@ -124,6 +132,7 @@ def stack(database: str, **environment: str) -> Iterator[Stack]:
             node="bench",
             postgres=postgres,
             redis=redis,
+            **specs,
         )
         ending.callback(found.stop)
         try:

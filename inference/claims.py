@@ -104,7 +104,7 @@ class Claims:
             await self._claim_suspects(moment)
             return
         self.exclusive = ""
-        free = host.row.capacity - host.running - len(host.waiting)
+        free = host.row.capacity - host.running - len(host.waiting) - host.images.loading
         if free <= 0 and not any(work.is_claimed for work in host.work.values()):
             free = 1  # persisted work always has a slot, however long the interactive line is
         jobs = await self._in_database(

@@ -25,6 +25,7 @@ from inference import frames
 from inference.claims import Claims
 from inference.committer import Committer
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
+from inference.images import ImageDesk
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
@@ -71,6 +72,11 @@ class RunnerHost:
         self.link = Link("runner")
         self.stopped = asyncio.Event()
         self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
+        self.images = ImageDesk(
+            takes_images=self.runner.takes_images,
+            contract_of=Work.contract,
+            on_loaded=self._on_loaded,
+        )
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -97,6 +103,7 @@ class RunnerHost:
         self.runner.unload()
         self.claims.close()
         self.preparing.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
@@ -165,7 +172,7 @@ class RunnerHost:
         self.work[job_id] = work
         if self.is_draining:
             self._send_away(work)
-        elif len(self.waiting) >= MAX_WAITING:
+        elif len(self.waiting) + self.images.loading >= MAX_WAITING:
             error = {"code": "model_unavailable", "message": "The model is busy"}
             self._say_last(work, [frames.ERROR, work.job_id, work.attempt, error])
         else:
@@ -188,14 +195,31 @@ class RunnerHost:
 
     def submit(self, work: Work) -> None:
         """Hand it to the engine, what takes long in another thread."""
+        if not work.is_suspect and self.images.must_fetch(work):
+            self.images.fetch(work)
+            return
         self.running += 1
         work.submitted = time.monotonic()
-        if work.size() <= SMALL_REQUEST and not work.takes_preparing():
+        has_images = self.images.holds(work)
+        if work.size() <= SMALL_REQUEST and not has_images and not work.takes_preparing():
             self._prepare(work)
             return
         # Tokenising or compiling here would hold up every stream of this Runner.
-        done = self.loop.run_in_executor(self.preparing, self._prepare, work)
+        threads = self.images.threads if has_images else self.preparing
+        done = self.loop.run_in_executor(threads, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))
+
+    def _on_loaded(self, work: Work, failure: base.Failed | None) -> None:
+        """Its images are here: it is next, unless it has ended or must go elsewhere."""
+        if work.is_ended:
+            return
+        if failure is not None:
+            self._on_events([failure])
+        elif self.is_draining and not work.is_claimed:
+            self._send_away(work)
+        else:
+            self.waiting.appendleft(work)
+            self.admit()
 
     def _was_prepared(self, work: Work) -> None:
         if work.cancelled is not None and not work.is_ended:
@@ -205,7 +229,7 @@ class RunnerHost:
         """Hand it to the engine; whatever that refuses ends this request only."""
         refusal = None
         try:
-            contract = work.contract()
+            contract = self.images.contract(work)
             work.expect(contract)
             self.runner.submit(work.job_id, work.task, contract, salt=work.salt)
         except base.InvalidInput as error:

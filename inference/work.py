@@ -57,6 +57,8 @@ class Work:
     cancelled: str | None = None
     cancelled_at: float | None = None
     is_ended: bool = False
+    loaded: dict[str, Any] | None = None
+    """The engine's input, once its images are here."""
 
     def units(self) -> dict[str, int]:
         """What it has produced so far."""

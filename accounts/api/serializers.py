@@ -71,7 +71,7 @@ class InviteCreateSerializer(StrictSerializer):
     """Whom to invite: an address, or (without one) whoever holds the link."""
 
     email = StrictCharField(max_length=254, required=False)
-    role = StrictChoiceField(INVITABLE, required=False, default=Role.MEMBER.value)
+    role = StrictChoiceField(INVITABLE)
     multi_use = StrictBooleanField(required=False, default=False)
     max_uses = StrictIntegerField(required=False, min_value=1, max_value=10_000)
 

@@ -14,6 +14,7 @@ from inference.runners.hybrid import split_mixers
 from inference.runners.plain import PlainForward, RowCaches
 from inference.runners.slots import CacheLayout, SlotCache
 from inference.runners.states import StateSlotCache
+from inference.runners.vision import SeeingForward
 
 
 def prepare(model: PreTrainedModel, family: Family) -> None:
@@ -49,6 +50,8 @@ def make_forward(
     """The forward of the family's engine over a cache that `make_cache` made."""
     if isinstance(cache, RowCaches):
         return PlainForward(model, cache)
+    if family.takes_images:
+        return SeeingForward(model, cache)
     if cache.layout.positions_first:
         return packed_forward(model, cache, switches or GpuSwitches())
     return RaggedForward(model, cache)

@@ -24,6 +24,7 @@ from inference.runners.slots import SlotCache, round_up
 
 IMPLEMENTATION = "slot_attention"
 VIEW_STEP = 64
+FEWEST_ROWS = 4
 _LOCAL = threading.local()
 
 
@@ -213,8 +214,41 @@ def attend_decode(
     """
     heads, rows, dim = query.shape
     packed = query.transpose(0, 1).reshape(rows, keys.shape[1], -1, dim)
-    attended = scaled_dot_product_attention(packed, keys, values, attn_mask=mask, scale=scaling)
+    attend = _attend_packed if _by_products(packed) else scaled_dot_product_attention
+    attended = attend(packed, keys, values, attn_mask=mask, scale=scaling)
     return attended.reshape(rows, heads, -1)
+
+
+def _by_products(query: torch.Tensor) -> bool:
+    """Whether plain matrix products beat torch's kernel: bfloat16 on CPUs, more than a few rows.
+
+    That kernel repacks all keys and values for the two or three queries of a group.
+    """
+    return (
+        query.dtype == torch.bfloat16
+        and query.device.type == "cpu"
+        and query.shape[0] >= FEWEST_ROWS
+    )
+
+
+def _attend_packed(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    attn_mask: torch.Tensor,
+    scale: float | None,
+) -> torch.Tensor:
+    """`query` `[B, kv, group, d]`, `keys` and `values` `[B, kv, span, d]`, mask `[B, 1, 1, span]`.
+
+    Keys times query, not query times keys: so the large operand is read as it lies in memory.
+    """
+    rows, kv_heads, group, dim = query.shape
+    flat = rows * kv_heads
+    scale = dim**-0.5 if scale is None else scale
+    scores = torch.bmm(keys.flatten(0, 1), (query * scale).view(flat, group, dim).transpose(1, 2))
+    scores = scores.transpose(1, 2).contiguous().view(rows, kv_heads, group, -1).add_(attn_mask)
+    weights = torch.softmax(scores, -1).view(flat, group, -1)
+    return torch.bmm(weights, values.flatten(0, 1)).view(rows, kv_heads, group, -1)
 
 
 AttentionInterface.register(IMPLEMENTATION, slot_attention)

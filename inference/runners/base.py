@@ -176,6 +176,9 @@ class Runner(Protocol):
     """See the module's text for the threading rules."""
 
     tasks: frozenset[str]
+    takes_images: bool
+    """Whether image parts are understood; whoever hosts it then puts their bytes there as `data`,
+    and otherwise leaves them to be refused."""
 
     @classmethod
     def estimate(cls, config: RunnerConfig) -> Memory:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from inference.contracts import completion
 from inference.contracts.chat import TASK, ChatInput
 from inference.runners.assembly import make_cache, make_forward
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
@@ -35,12 +37,13 @@ from inference.runners.loading import (
     cache_layout,
     context_length,
     eos_ids,
+    held_bytes,
     load_model,
     load_tokenizer,
     prefix_budget,
     read_config,
     sampling_defaults,
-    tensors,
+    tied_head_bytes,
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
@@ -51,6 +54,7 @@ from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import SlotCache
 from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+from inference.runners.vision import MOST_PIXELS, ImageReader, vision_bytes
 from inference.runners.warm_up import warm_up
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
@@ -60,10 +64,10 @@ class ChatRunner:
     """One chat model on one device.
 
     `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off),
-    and for GPUs those of cuda_setup.
+    image_pixels (larger images are scaled down), and for GPUs those of cuda_setup.
     """
 
-    tasks = frozenset({TASK})
+    tasks = frozenset({TASK, completion.TASK})
 
     def __init__(self, config: RunnerConfig) -> None:
         """Nothing is read before `load`."""
@@ -85,9 +89,14 @@ class ChatRunner:
         """The most tokens prompt and answer may have together; known after `load`."""
         return self._context
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether messages may hold images (as `data`); known after `load`."""
+        return self._family.takes_images
+
     def describe(self) -> str:
         """How the model is run: "slots", "hybrid" or "plain"; known after `load`."""
-        return self._family.engine
+        return self._family.engine + (", images" if self.takes_images else "")
 
     @property
     def healthy(self) -> bool:
@@ -104,8 +113,11 @@ class ChatRunner:
         folder = check_folder(config.path)
         model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
-        weights = weight_bytes(folder, dtype.itemsize)
-        layout = cache_layout(model_config, dtype, torch.device(config.device))
+        device = torch.device(config.device)
+        weights = weight_bytes(folder, dtype.itemsize) + tied_head_bytes(
+            model_config, dtype, device
+        )
+        layout = cache_layout(model_config, dtype, device)
         workspace = workspace_bytes(model_config, config, dtype)
         workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
@@ -178,14 +190,16 @@ class ChatRunner:
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
-        weights = sum(tensor.nbytes for tensor in tensors(self._model))
+        weights = held_bytes(self._model)
         on_progress(0.8, "warming up")
         context = context_length(model_config, config)
         switches = GpuSwitches.of(config.options)
         tokens = min(context, PREFILL_TOKENS)
-        peaks = warm_up(self._model, family, layout, slots=config.slots, tokens=tokens)
+        peaks = warm_up(self._model, family, layout, switches, slots=config.slots, tokens=tokens)
         workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
         workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
+        if family.takes_images:
+            workspace += vision_bytes(self._model.config, self._most_pixels(), dtype)
         budget = cache_budget(config, layout, context, weights + workspace)
         if device.type == "cuda":
             budget = min(budget, room_on(device, workspace))
@@ -217,15 +231,25 @@ class ChatRunner:
         grammars = GrammarFactory(tokenizer, model_config.vocab_size, ends)
         self._constraints = Constraints(grammars, form, tokenizer.get_added_vocab(), ends)
         self._intake = Intake(
-            PromptBuilder(tokenizer, form),
+            PromptBuilder(tokenizer, form, takes_images=family.takes_images),
             detokenizers,
             AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
             self._defaults,
-            Bounds(self._context, vocabulary, limits.waiting_tokens),
+            Bounds(self._context, vocabulary),
             self._constraints,
+            self._image_reader(folder),
         )
         on_progress(1.0, "ready")
         return self._memory
+
+    def _most_pixels(self) -> int:
+        usual = MOST_PIXELS[torch.device(self._config.device).type]
+        return int(self._config.options.get("image_pixels", usual))
+
+    def _image_reader(self, folder: Path) -> ImageReader | None:
+        if not self._family.takes_images:
+            return None
+        return ImageReader(folder, self._model, most_pixels=self._most_pixels())
 
     def _tell_fatal(self, reason: str) -> None:
         if self._on_fatal is not None:

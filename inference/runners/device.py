@@ -30,7 +30,7 @@ def float_type(device: str, dtype: str) -> torch.dtype:
 def has_bfloat16(device: str) -> bool:
     """Whether bfloat16 is faster than float32 there (on CPUs: AMX or AVX512-BF16)."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # torch has no public name for it
         return False
     try:

@@ -132,6 +132,8 @@ class EchoRunner:
         on_progress(1.0, "ready")
         return Memory(weights=0, cache=0, workspace=0)
 
+    takes_images = False
+
     def describe(self) -> str:
         """See Runner."""
         return "echo"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference.contracts.chat import ChatInput
 from inference.runners.base import InvalidInput
@@ -15,18 +15,19 @@ from inference.runners.prefix_cache import chain, chain_seed
 from inference.runners.prompt import Prompt, PromptBuilder
 from inference.runners.sampling import Choice, LogitProcessor, SamplingDefaults, penalties_for
 from inference.runners.text import DetokenizerFactory
+from inference.runners.vision import ImageReader
 
 MOST_CHOICES = 128
+MOST_IN_ALL = 1024
 TOO_LONG = "context_length_exceeded"
 
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Tokens: of prompt and answer together, in the vocabulary, and of one request in the line."""
+    """Tokens: of prompt and answer together, and in the vocabulary."""
 
     context: int
     vocabulary: int
-    waiting: int
 
 
 class Intake:
@@ -40,8 +41,13 @@ class Intake:
         defaults: SamplingDefaults,
         bounds: Bounds,
         constraints: Constraints,
+        images: ImageReader | None = None,
     ) -> None:
-        """`defaults` are the model's own settings for what a request leaves open."""
+        """`defaults` are the model's own settings for what a request leaves open.
+
+        `images` reads those of the messages, where the model takes any.
+        """
+        self._images = images
         self._prompts = prompts
         self._detokenizers = detokenizers
         self._answers = answers
@@ -55,12 +61,12 @@ class Intake:
         Templates and tokenises here, in the caller's thread.
         """
         self._check(chat)
-        seed = chain_seed(salt)
         masks = self._constraints.maker(chat)
         made: list[Generation] = []
         for prompt in self._read(chat):
             limit = self._completion_limit(len(prompt.tokens), chat)
             stem = Stem(chat.n - 1) if chat.n > 1 else None
+            seed = chain_seed(salt, prompt.media.digest if prompt.media else b"")
             keys = chain(seed, prompt.tokens)
             made += [
                 Generation(
@@ -79,10 +85,10 @@ class Intake:
                     keys=keys,
                     logprobs=self._logprobs(chat),
                     echo=prompt.echo,
+                    media=prompt.media,
                 )
                 for stream in range(chat.n)
             ]
-        self._check_total(made, chat)
         return made
 
     def _processors(self, chat: ChatInput, prompt: Sequence[int]) -> list[LogitProcessor]:
@@ -103,12 +109,18 @@ class Intake:
     def _conversation(self, chat: ChatInput) -> Prompt:
         if chat.tools and self._answers.form.tools is None:
             raise InvalidInput("This model does not call tools", param="tools")
-        return self._prompts.build(
+        images = self._images.open(chat.messages) if self._images else []
+        prompt = self._prompts.build(
             chat.messages,
             context=self._bounds.context,
             tools=chat.tools if chat.tool_choice != "none" else (),
             template=chat.template,
         )
+        if self._images is None or not images:
+            return prompt
+        tokens = self._images.expand(prompt.tokens, images)
+        self._completion_limit(len(tokens), chat)  # before any work is spent on pixels
+        return replace(prompt, tokens=tokens, media=self._images.read(tokens, images))
 
     def _read_prompt(self, prompt: str | list[int], *, echo: bool) -> Prompt:
         if isinstance(prompt, str):
@@ -137,18 +149,12 @@ class Intake:
             raise InvalidInput(
                 f"top_logprobs must be between 0 and {MOST_TOP}", param="top_logprobs"
             )
+        if chat.n * max(1, len(chat.prompts)) > MOST_IN_ALL:
+            raise InvalidInput(
+                f"All prompts together may have at most {MOST_IN_ALL} choices", param="n"
+            )
         for token in chat.logit_bias:
             self._check_token(token, "logit_bias")
-
-    def _check_total(self, made: Sequence[Generation], chat: ChatInput) -> None:
-        """Refuse what the waiting line could never hold; a single choice is always taken."""
-        total = sum(generation.line_tokens for generation in made)
-        if len(made) > 1 and total > self._bounds.waiting:
-            raise InvalidInput(
-                f"The {len(made)} choices of this request may take {total} tokens; together they "
-                f"may take {self._bounds.waiting} at most.",
-                param="n" if chat.n > 1 else "prompt",
-            )
 
     def _completion_limit(self, prompt_tokens: int, chat: ChatInput) -> int:
         context, wished = self._bounds.context, chat.max_tokens

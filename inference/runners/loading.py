@@ -22,6 +22,7 @@ from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.device import free_bytes
 from inference.runners.families import LINEAR, Family, family_of
 from inference.runners.model_folder import read_json
+from inference.runners.packing import can_pack, pack_linears, packed_bytes
 from inference.runners.prefix_cache import BLOCK
 from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import LENGTH_STEP, CacheLayout, StateShape, round_up
@@ -145,12 +146,21 @@ def load_model(
         folder, dtype=dtype, local_files_only=True, trust_remote_code=False, use_safetensors=True
     )
     prepare(model, family)
-    return model.to(device).eval().requires_grad_(False)
+    model = model.to(device).eval().requires_grad_(False)
+    pack_linears(model)
+    return model
 
 
-def tensors(model: PreTrainedModel) -> list[torch.Tensor]:
-    """All that the model holds in memory."""
-    return [*model.parameters(), *model.buffers()]
+def held_bytes(model: PreTrainedModel) -> int:
+    """Bytes of all that a loaded model holds in memory."""
+    return sum(one.nbytes for one in (*model.parameters(), *model.buffers())) + packed_bytes(model)
+
+
+def tied_head_bytes(config: PretrainedConfig, dtype: torch.dtype, device: torch.device) -> int:
+    """What packing adds: a head that shares its weight with the embedding gets one of its own."""
+    if not getattr(config, "tie_word_embeddings", False) or not can_pack(device, dtype):
+        return 0
+    return config.vocab_size * config.hidden_size * dtype.itemsize
 
 
 def eos_ids(config: GenerationConfig, tokenizer: PreTrainedTokenizerBase) -> set[int]:

@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from inference.runners.base import InvalidInput
 from inference.runners.disarm import Armoury, new_mark, size
+from inference.runners.media import Media
 from inference.runners.tool_formats import AnswerFormat, answer_format
 
 # Normalisation may merge characters before they become tokens, but not more than this many.
@@ -47,21 +48,31 @@ OWN_ARGUMENTS = frozenset(
 class Prompt:
     """`tokens`, ready for the answer; `tail` is what the template wrote of the answer already.
 
-    `echo` is what answers begin with, where the request wants its prompt back.
+    `echo` is what answers begin with, where the request wants its prompt back; `media` are the
+    prompt's images.
     """
 
     tokens: list[int]
     tail: str = ""
     echo: str = ""
+    media: Media | None = None
 
 
 class PromptBuilder:
     """Thread-safe: `build` only reads the tokenizer."""
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, form: AnswerFormat | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        form: AnswerFormat | None = None,
+        *,
+        takes_images: bool = False,
     ) -> None:
-        """`tokenizer` must be a fast one with a chat template; `form` is its model's."""
+        """`tokenizer` must be a fast one with a chat template; `form` is its model's.
+
+        With `takes_images`, the template sees image parts and writes a placeholder for each.
+        """
+        self._takes_images = takes_images
         tokenizer.backend_tokenizer.no_padding()
         tokenizer.backend_tokenizer.no_truncation()
         self._tokenizer = tokenizer
@@ -90,7 +101,9 @@ class PromptBuilder:
         """
         mark = new_mark()
         try:
-            self._check_length([_checked(messages), tools], context)
+            for message in _checked(messages):
+                self._check_parts(message.get("content"))
+            self._check_length([messages, tools], context)
             shown = [self._armoury.disarm(self._prepare(one), mark) for one in messages]
             offered = self._armoury.disarm(list(tools), mark)
             settings = self._armoury.disarm(self._settings(template), mark)
@@ -164,7 +177,7 @@ class PromptBuilder:
     def _prepare(self, message: dict[str, Any]) -> dict[str, Any]:
         """The message as templates know it."""
         made = {key: message[key] for key in KEYS if message.get(key) is not None}
-        made["content"] = _text_of(message.get("content"))
+        made["content"] = self._content(message.get("content"))
         if calls := made.pop("tool_calls", None):
             made["tool_calls"] = [self._call(one) for one in _list(calls)]
         if "tool_call_id" in made:
@@ -172,6 +185,24 @@ class PromptBuilder:
         if made["role"] == "assistant" and "reasoning_content" not in made:
             self._split_thinking(made)
         return made
+
+    def _check_parts(self, content: Any) -> None:
+        """Refuse what is no text before its length is judged: of an image it says nothing."""
+        for part in content if isinstance(content, list) else ():
+            if not (self._takes_images and isinstance(part, dict) and part.get("type") == "image"):
+                _text_of([part])
+
+    def _content(self, content: Any) -> str | list[dict[str, Any]]:
+        """Content as templates know it: one text or, with images, parts."""
+        if not self._takes_images or not isinstance(content, list):
+            return _text_of(content)
+        shown = [isinstance(part, dict) and part.get("type") == "image" for part in content]
+        if not any(shown):
+            return _text_of(content)
+        return [
+            {"type": "image"} if image else {"type": "text", "text": _text_of([part])}
+            for part, image in zip(content, shown, strict=True)
+        ]
 
     def _call(self, call: Any) -> dict[str, Any]:
         function = call.get("function") if isinstance(call, dict) else None
@@ -190,7 +221,7 @@ class PromptBuilder:
 
     def _split_thinking(self, message: dict[str, Any]) -> None:
         """Thinking that a client left in the content, where templates look for it no more."""
-        if self._form.think is None:
+        if self._form.think is None or not isinstance(message["content"], str):
             return
         opening, closing = self._form.think
         text = message["content"].lstrip()

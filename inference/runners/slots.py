@@ -260,8 +260,7 @@ class SlotCache:
         span = self._filled.pop()
         self._limits.pop()
         self.rows -= 1
-        for tensor in (*self.keys, *self.values):
-            self.part(tensor, hole, 0, span).zero_()
+        self._wipe(hole, 0, span)
         return moves
 
     def reset(self) -> None:
@@ -295,18 +294,27 @@ class SlotCache:
     def _move(self, source: int, target: int) -> None:
         """Overwrite a row with another one and wipe what the old one had beyond it."""
         span, old = self._filled[source], self._filled[target]
-        for tensor in (*self.keys, *self.values):
-            self.part(tensor, target, 0, span).copy_(self.part(tensor, source, 0, span))
-            if old > span:
-                self.part(tensor, target, span, old).zero_()
+        parts = self._every(target, 0, span) if span else []
+        if parts:
+            # all layers in one call: on a GPU that is a few launches in place of hundreds
+            torch._foreach_copy_(parts, self._every(source, 0, span))
+        self._wipe(target, span, old)
         self._filled[target], self._limits[target] = span, self._limits[source]
+
+    def _every(self, row: int, start: int, end: int) -> list[torch.Tensor]:
+        """That part of a row in all layers that have K and V."""
+        return [self.part(tensor, row, start, end) for tensor in self._tensors() if tensor.numel()]
+
+    def _wipe(self, row: int, start: int, end: int) -> None:
+        parts = self._every(row, start, end) if end > start else []
+        if parts:
+            torch._foreach_zero_(parts)
 
     def _reset_storage(self) -> None:
         self.free()
         length, rows = min(LENGTH_STEP, self.context), FIRST_ROWS
         if self._whole_at_once:
-            even = self._whole(self.positions // self.slots)
-            length, rows = max(length, min(even, round_up(self.context, LENGTH_STEP))), self.slots
+            length, rows = self._even_length, self.slots
         self.max_len = length
         self.row_capacity = max(1, min(self.slots, rows, self.positions // length))
         for heads, dim in zip(self.layout.heads, self.layout.dims, strict=True):
@@ -325,6 +333,10 @@ class SlotCache:
         longest = round_up(longest, LENGTH_STEP)
         if rows <= self.row_capacity and longest <= self.max_len:
             return
+        if self._whole_at_once:
+            longest = self._whole_length(rows, longest)
+            self._copy_to(min(self.slots, self.positions // longest), longest)
+            return
         if longest > self.max_len:
             wished = min(2 * self.max_len, round_up(self.context, LENGTH_STEP))
             longest = max(longest, min(wished, self._whole(self.positions // rows)))
@@ -335,6 +347,20 @@ class SlotCache:
         else:
             rows = max(rows, min(self.row_capacity, self.positions // longest))
         self._copy_to(rows, longest)
+
+    @property
+    def _even_length(self) -> int:
+        """What every slot gets where all of the budget is shared out."""
+        even = self._whole(self.positions // self.slots)
+        return max(min(LENGTH_STEP, self.context), min(even, round_up(self.context, LENGTH_STEP)))
+
+    def _whole_length(self, rows: int, longest: int) -> int:
+        """The even length, doubled as often as it takes: few shapes, so few changes of shape."""
+        length = self._even_length
+        while length < longest:
+            length *= 2
+        length = min(length, round_up(self.context, LENGTH_STEP))
+        return length if rows * length <= self.positions else longest
 
     @staticmethod
     def _whole(length: int) -> int:

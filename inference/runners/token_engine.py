@@ -131,8 +131,8 @@ class TokenEngine:
             tokens_per_s=self._rate if active else 0.0,
             cache_used=self._cache.bytes_used,
             cache_total=self._cache.bytes_total,
-            prefix_used=self._prefixes.bytes_used if self._prefixes else 0,
-            prefix_total=self._prefixes.bytes_total if self._prefixes else 0,
+            prefix_used=self._prefixes.bytes_used if self._prefixes is not None else 0,
+            prefix_total=self._prefixes.bytes_total if self._prefixes is not None else 0,
         )
 
     def stop(self, timeout: float = 30.0) -> bool:
@@ -248,6 +248,8 @@ class TokenEngine:
             budget = self._add_chunk(chunks, row, budget)
         while budget > 0 and self._admit(events):
             budget = self._add_chunk(chunks, len(self._rows) - 1, budget)
+            if self._rows[-1].media is not None:
+                break  # one prompt with images per step: encoding them takes long
         return chunks
 
     def _add_chunk(self, chunks: list[Chunk], row: int, budget: int) -> int:
@@ -309,7 +311,11 @@ class TokenEngine:
             if isinstance(processor, Penalties)
         }
         if penalties:
-            penalise(logits, penalties)
+            try:
+                penalise(logits, penalties)
+            except Exception:  # the error boundary of those that have any
+                logger.exception("penalties failed in %d rows", len(penalties))
+                failed |= {due[row] for row in penalties}
         for row, generation in enumerate(due):
             try:
                 for processor in generation.processors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -30,9 +30,15 @@ class Peaks:
 
 
 def warm_up(
-    model: PreTrainedModel, family: Family, layout: CacheLayout, *, slots: int, tokens: int
+    model: PreTrainedModel,
+    family: Family,
+    layout: CacheLayout,
+    switches: GpuSwitches,
+    *,
+    slots: int,
+    tokens: int,
 ) -> Peaks:
-    """Run a prompt part of `tokens` and a decode step of `slots` rows.
+    """Run a prompt part of `tokens` and a decode step of `slots` rows, without graphs.
 
     On a CPU only what the process keeps afterwards can be seen. A model of the plain engine is
     only tried out; what it takes is left to the estimate.
@@ -44,7 +50,7 @@ def warm_up(
     room = max(round_up(tokens, LENGTH_STEP), slots * LENGTH_STEP)
     budget = room * layout.bytes_per_token + slots * layout.state_bytes
     cache = make_cache(family, layout, slots=slots, context=tokens, budget=budget)
-    forward = make_forward(family, model, cache, GpuSwitches(cuda_graphs=False))
+    forward = make_forward(family, model, cache, replace(switches, cuda_graphs=False))
     prompt, rows = _request([0] * tokens), [_request([0]) for _ in range(slots)]
     try:
         row = cache.take(tokens)

@@ -159,7 +159,10 @@ class Line:
         try:
             async for piece in pieces:
                 last = piece
-                text += piece.text if isinstance(piece, Text | Finished) else ""
+                if isinstance(piece, Text):
+                    text += piece.text
+                elif isinstance(piece, Finished):
+                    text += "".join(choice["message"]["content"] for choice in piece.choices)
                 assert isinstance(piece, Started | Text | Finished)
         except Exception as error:  # noqa: BLE001 - the scene judges it
             last = error

@@ -15,7 +15,13 @@ from tests.inference.tiny_models import (
 
 
 @pytest.fixture
-def engines():
+def engine_kind():
+    """Another module may run the same tests with another engine."""
+    return TokenEngine
+
+
+@pytest.fixture
+def engines(engine_kind):
     """Makes engines and stops them at the end; `prefix_tokens` is the prefix cache's budget."""
     made = []
 
@@ -34,7 +40,7 @@ def engines():
         cache = cache_for(model, slots=slots, tokens=tokens)
         budget = prefix_tokens * cache.layout.bytes_per_token
         prefixes = PrefixCache(cache.layout, budget, state_bytes=cache.state_bytes)
-        engine = TokenEngine(
+        engine = engine_kind(
             RaggedForward(model, cache),
             cache,
             eos_ids=eos_ids,
@@ -51,7 +57,7 @@ def engines():
 
 
 @pytest.fixture
-def family_engines():
+def family_engines(engine_kind):
     """Makes engines for tiny models of any family and stops them at the end."""
     made = []
 
@@ -62,7 +68,7 @@ def family_engines():
         if prefix_tokens:
             budget = prefix_tokens * cache.layout.bytes_per_token + 2 * states * cache.state_bytes
             prefixes = PrefixCache(cache.layout, budget, state_bytes=cache.state_bytes)
-        engine = TokenEngine(
+        engine = engine_kind(
             forward, cache, eos_ids=eos_ids, limits=engine_limits, prefixes=prefixes
         )
         made.append(engine)

@@ -16,7 +16,7 @@ from inference.runners.chat import ChatRunner
 from inference.runners.grammar import GrammarMatcher
 from tests.inference.grammars import holding, schema_format, string
 from tests.inference.recorder import Recorder
-from tests.waiting import wait_until
+from tests.waiting import until
 
 FOLDER = Path(inference.__file__).parent / "demo" / "weights" / "chat"
 HELLO = [{"role": "user", "content": "Tell me about Paris."}]
@@ -128,7 +128,7 @@ def test_the_others_go_on_while_a_grammar_is_tried(running, monkeypatch):
     thread.start()
     assert is_trying.wait(30)
     before = len(deltas(recorder, "stream"))
-    wait_until(lambda: len(deltas(recorder, "stream")) >= before + 20)
+    until(lambda: len(deltas(recorder, "stream")) >= before + 20, 60)
     runner.cancel("stream")
     may_end.set()
     thread.join(30)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import threading
 from dataclasses import replace
@@ -17,36 +18,47 @@ from inference.runners.pipelined_engine import PipelinedEngine, all_end
 from inference.runners.prefix_cache import PrefixCache, chain_seed
 from inference.runners.sampling import Choice, SamplingDefaults, choose
 from inference.runners.token_engine import EngineLimits, TokenEngine
-from tests.inference import test_token_engine, test_token_engine_faults
+from tests.inference import (
+    test_choices,
+    test_logprobs,
+    test_prefix_cache,
+    test_token_engine,
+    test_token_engine_faults,
+)
 from tests.inference.engines import generation, started, tokens_of
 from tests.inference.packed import Watch, packed_cache, packed_forward
 from tests.inference.recorder import Recorder
 from tests.inference.tiny_models import cache_for, expected_tokens, random_prompt, slot_model
 
-# one batch of events per step: here a step's tokens come with the next one
-TIMED = {"test_events_come_in_order_and_once_per_step"}
+# what must differ: a step's tokens come with the next one (so do kept prompts), one row too many is run
+TIMED = {
+    "test_events_come_in_order_and_once_per_step",
+    "test_the_prompt_is_computed_once",
+    "test_a_shared_start_is_found_by_all_that_come_after",
+}
 
-for _module in (test_token_engine, test_token_engine_faults):
+
+def needs_engines(test):
+    return {"engines", "family_engines"} & inspect.signature(test).parameters.keys()
+
+
+for _module in (
+    test_choices,
+    test_logprobs,
+    test_prefix_cache,
+    test_token_engine,
+    test_token_engine_faults,
+):
     for _name in dir(_module):
-        if _name.startswith("test_") and _name not in TIMED:
-            globals()[_name] = getattr(_module, _name)
+        _test = getattr(_module, _name)
+        if _name.startswith("test_") and _name not in TIMED and needs_engines(_test):
+            globals()[_name] = _test
 
 
 @pytest.fixture
-def engines():
-    """What the tests of the synchronous engine get here."""
-    made = []
-
-    def make(kind="qwen3", *, model=None, slots=8, tokens=8192, eos_ids=(), **settings):
-        engine = new_engine(
-            PipelinedEngine, model or slot_model(kind), slots, tokens, eos_ids, settings
-        )
-        made.append(engine)
-        return engine
-
-    yield make
-    for engine in made:
-        assert engine.stop(timeout=10)
+def engine_kind():
+    """What the tests of the synchronous engine run with here."""
+    return PipelinedEngine
 
 
 def new_engine(kind, model, slots, tokens, eos_ids, settings):
