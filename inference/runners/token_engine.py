@@ -105,8 +105,8 @@ class TokenEngine:
         with self._wake:
             if request.request_id in self._known:
                 raise ValueError(f"request {request.request_id} is already running")
-            tokens = self._waiting.tokens + request.line_tokens
-            full = len(self._waiting) and tokens > self._limits.waiting_tokens
+            # by what waits already: a request of many choices has its turn like any other
+            full = self._waiting.tokens >= self._limits.waiting_tokens
             if full or self._stopping or not self.healthy:
                 raise Busy(self._retry_after())
             self._known[request.request_id] = request

@@ -14,6 +14,7 @@ import pytest
 
 from inference import frames
 from inference.claims import Claims
+from inference.contracts.answers import Part
 from inference.execution import RunnerHost
 from inference.hub import Finished, Hub, RunnerLost, Started, Text
 from inference.runners.base import RunnerConfig
@@ -142,13 +143,15 @@ class Line:
             await host.link.close()
             host.runner.unload()
 
-    async def ask(self, tokens: int = 20, *, stream: bool = True, wait: float = 20) -> tuple:
+    async def ask(
+        self, tokens: int = 20, *, stream: bool = True, wait: float = 20, **wishes: Any
+    ) -> tuple:
         """(text, last piece or error, seconds, job id)."""
         job_id, began, text = str(uuid.uuid4()), time.monotonic(), ""
         content = f"!tokens {tokens}"
         request = {
             "task": "openai/chat-completion",
-            "input": {"messages": [{"role": "user", "content": content}]},
+            "input": {"messages": [{"role": "user", "content": content}], **wishes},
             "stream": stream,
             "who": [1, 1, 1, "org_1"],
             "created_at": time.time(),
@@ -159,11 +162,11 @@ class Line:
         try:
             async for piece in pieces:
                 last = piece
-                if isinstance(piece, Text):
+                if isinstance(piece, Text | Part):
                     text += piece.text
                 elif isinstance(piece, Finished):
                     text += "".join(choice["message"]["content"] for choice in piece.choices)
-                assert isinstance(piece, Started | Text | Finished)
+                assert isinstance(piece, Started | Text | Part | Finished)
         except Exception as error:  # noqa: BLE001 - the scene judges it
             last = error
         finally:
@@ -237,6 +240,31 @@ def test_a_lost_text_ends_the_stream(play):
         await asyncio.sleep(0.3)
         assert ENDS[job_id][0].status == "failed"
         assert not ENDS[job_id][0].charged
+
+    play(scene)
+
+
+@pytest.mark.parametrize("wishes", [{"n": 3}, {"top_logprobs": 2}])
+def test_a_lost_part_ends_the_stream(play, wishes):
+    async def scene(line):
+        line.steal(frames.PART, first=5)
+        _, last, _, job_id = await line.ask(300, **wishes)
+        assert len(line.stolen) == 1
+        assert isinstance(last, RunnerLost)
+        await asyncio.sleep(0.3)
+        assert not ENDS[job_id][0].charged
+
+    play(scene)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_part_is_lost(play, stream):
+    async def scene(line):
+        text, last, _, job_id = await line.ask(n=3, top_logprobs=0, stream=stream)
+        assert isinstance(last, Finished), last
+        assert sorted(text.split()) == sorted(expected(20).split() * 3)
+        assert len(last.choices) == (0 if stream else 3)
+        assert_recorded_once(job_id)
 
     play(scene)
 
