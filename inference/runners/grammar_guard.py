@@ -33,7 +33,7 @@ class TrialLimits:
 
     memory: int = 192 << 20
     cpu_s: float = 0.6
-    wall_s: float = 1.6
+    wall_s: float = 1.2
 
 
 class GrammarGuard:
