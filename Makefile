@@ -12,7 +12,7 @@ BASE := $(VENV)/.base-$(call digest,requirements/torch.txt requirements/base.txt
 DEV := $(VENV)/.dev-$(call digest,requirements/*.txt)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test check fmt bench soak lock
+.PHONY: help install run test check fmt bench soak endure lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ bench: $(DEV) ## Measure speed; ARGS="--help" tells what
 
 soak: $(DEV) ## Run under load and faults for a long time (ARGS="--jobs 10000 --faults 50 --seed 1")
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
+
+endure: $(DEV) ## Give the chat engine requests of random shape, and compare (ARGS="--requests 20000")
+	@$(BIN)/python -m tests.inference.soak $(ARGS)
 
 lock: ## Pin the requirements anew; needs uv (ARGS="--upgrade")
 	@requirements/lock $(ARGS)

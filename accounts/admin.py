@@ -7,9 +7,21 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.auth.models import Group
 from django.db.models import Count, OuterRef, QuerySet, Subquery
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.urls import URLPattern
 
-from accounts.models import IdempotencyKey, Membership, Organization, Plan, Role, User
+from accounts import admin_actions
+from accounts.models import (
+    AuditEvent,
+    IdempotencyKey,
+    Invite,
+    Membership,
+    Organization,
+    OwnershipTransfer,
+    Plan,
+    Role,
+    User,
+)
 from casola_site.core.admin import ReadOnlyAdmin, ReadOnlyInline
 
 admin.site.site_header = admin.site.site_title = "Casola admin"
@@ -28,6 +40,39 @@ class MembershipInline(ReadOnlyInline):
         return super().get_queryset(request).select_related("user")
 
 
+class LatestInline(ReadOnlyInline):
+    """The newest rows only: an Organization may have very many."""
+
+    most = 20
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        """Chosen by id, because a formset filters further."""
+        rows = super().get_queryset(request)
+        match = request.resolver_match
+        shown = str((match.kwargs if match else {}).get("object_id", ""))
+        if not shown.isdecimal():
+            return rows.none()
+        latest = rows.filter(organization_id=int(shown)).order_by("-created_at", "-pk")
+        return rows.filter(pk__in=list(latest.values_list("pk", flat=True)[: self.most])).order_by(
+            "-created_at", "-pk"
+        )
+
+
+class InviteInline(LatestInline):
+    """Ways into it."""
+
+    model = Invite
+    fields = ("email", "role", "max_uses", "uses", "expires_at", "revoked_at", "mailed_at")
+
+
+class AuditInline(LatestInline):
+    """What was changed last."""
+
+    model = AuditEvent
+    verbose_name_plural = "latest audit events"
+    fields = ("created_at", "action", "actor_kind", "actor_name", "target_name", "reason", "ip")
+
+
 @admin.register(Organization)
 class OrganizationAdmin(ReadOnlyAdmin):
     """Tenants."""
@@ -36,8 +81,23 @@ class OrganizationAdmin(ReadOnlyAdmin):
     list_filter = ("plan", "status", "is_personal")
     search_fields = ("public_id", "name", "slug", "memberships__user__email")
     list_select_related = ("plan",)
-    inlines = (MembershipInline,)
+    inlines = (MembershipInline, InviteInline, AuditInline)
     date_hierarchy = "created_at"
+
+    def get_urls(self) -> list[URLPattern]:
+        """With a page for each thing that support staff may do."""
+        return [*admin_actions.urls(self.admin_site), *super().get_urls()]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponse:
+        """With links to those pages."""
+        context = {"may_act": admin_actions.may_act(request), **(extra_context or {})}
+        return super().change_view(request, object_id, form_url, context)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
         """With owner and member count."""
@@ -90,6 +150,66 @@ class MembershipAdmin(ReadOnlyAdmin):
     list_filter = ("role",)
     search_fields = ("organization__public_id", "organization__name", "user__email")
     list_select_related = ("organization", "user")
+
+
+@admin.register(Invite)
+class InviteAdmin(ReadOnlyAdmin):
+    """Invites; what opens them is not stored."""
+
+    list_display = (
+        "public_id",
+        "organization",
+        "email",
+        "role",
+        "uses",
+        "max_uses",
+        "expires_at",
+        "revoked_at",
+    )
+    list_filter = ("role", "multi_use")
+    search_fields = ("public_id", "email", "organization__public_id", "organization__name")
+    list_select_related = ("organization",)
+    exclude = ("token_hash",)
+
+
+@admin.register(OwnershipTransfer)
+class OwnershipTransferAdmin(ReadOnlyAdmin):
+    """Offered ownerships."""
+
+    list_display = ("public_id", "organization", "from_user", "to_user", "status", "expires_at")
+    list_filter = ("status",)
+    search_fields = ("public_id", "organization__public_id", "organization__name")
+    list_select_related = ("organization", "from_user", "to_user")
+
+
+@admin.register(AuditEvent)
+class AuditEventAdmin(ReadOnlyAdmin):
+    """Who did what."""
+
+    list_display = (
+        "created_at",
+        "action",
+        "organization",
+        "actor_kind",
+        "actor_name",
+        "target_name",
+        "reason",
+        "ip",
+        "request_id",
+    )
+    list_filter = ("actor_kind", "action")
+    search_fields = (
+        "organization__public_id",
+        "organization__name",
+        "actor_id",
+        "actor_name",
+        "on_behalf_of",
+        "target",
+        "target_name",
+        "request_id",
+    )
+    list_select_related = ("organization",)
+    date_hierarchy = "created_at"
 
 
 @admin.register(Plan)

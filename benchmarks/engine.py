@@ -1,6 +1,8 @@
 """Tokens per second of the TokenEngine at several loads, against sequential `generate`.
 
     OMP_WAIT_POLICY=passive python -m benchmarks.engine --dtype bfloat16 --streams 1 8 32
+    python -m benchmarks.engine --device cuda --streams 1 8 32 128 [--no-graphs] [--no-varlen]
+        [--no-pipelining] [--each]
 
 Random weights of a Qwen3 shape (about 100M parameters by default), prompts of 32-256 tokens,
 answers of 32-128 tokens of fixed length; nothing is read from or written to disk.
@@ -15,6 +17,7 @@ import statistics
 import sys
 import threading
 import time
+from dataclasses import replace
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -23,15 +26,19 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from inference.contracts.chat import Sampling
 from inference.runners.answers import PlainAnswer
+from inference.runners.assembly import make_cache, make_forward
 from inference.runners.attention import IMPLEMENTATION
 from inference.runners.base import Delta, Ended, Event, Failed
+from inference.runners.cuda_setup import GpuSwitches, capture, engine_class
 from inference.runners.device import float_type
-from inference.runners.forward import RaggedForward
+from inference.runners.families import SLOTS, Family
 from inference.runners.generation import Generation
 from inference.runners.sampling import Choice, SamplingDefaults
-from inference.runners.slots import CacheLayout, SlotCache
+from inference.runners.slots import CacheLayout
 from inference.runners.text import TextStream
-from inference.runners.token_engine import EngineLimits, TokenEngine
+from inference.runners.token_engine import EngineLimits
+
+FAMILY = Family("qwen3", SLOTS)
 
 
 class NoText:
@@ -67,7 +74,9 @@ def workload(count: int, vocabulary: int) -> list[tuple[list[int], int]]:
     ]
 
 
-def run_engine(model: Qwen3ForCausalLM, streams: int, options: argparse.Namespace) -> str:
+def run_engine(
+    model: Qwen3ForCausalLM, streams: int, options: argparse.Namespace, switches: GpuSwitches
+) -> str:
     config = model.config
     layers = config.num_hidden_layers
     layout = CacheLayout(
@@ -76,10 +85,13 @@ def run_engine(model: Qwen3ForCausalLM, streams: int, options: argparse.Namespac
         model.dtype,
         model.device,
     )
-    cache = SlotCache(
-        layout, slots=streams, context=2048, budget=streams * 2048 * layout.bytes_per_token
-    )
-    engine = TokenEngine(RaggedForward(model, cache), cache, eos_ids=(), limits=EngineLimits(10**9))
+    budget = streams * 2048 * layout.bytes_per_token
+    cache = make_cache(FAMILY, layout, slots=streams, context=2048, budget=budget)
+    forward = make_forward(FAMILY, model, cache, switches)
+    began = time.perf_counter()
+    capture(forward)
+    captured = time.perf_counter() - began
+    engine = engine_class(cache, switches)(forward, cache, eos_ids=(), limits=EngineLimits(10**9))
     work = workload(streams * options.rounds, config.vocab_size)
     first: dict[str, float] = {}
     gaps: list[float] = []
@@ -123,6 +135,7 @@ def run_engine(model: Qwen3ForCausalLM, streams: int, options: argparse.Namespac
         f"{streams:>3} streams  {tokens / spent:7.1f} tok/s   "
         f"first token p50 {statistics.median(waits) * 1000:6.0f} ms   "
         f"gap p50 {statistics.median(gaps) * 1000:5.1f} ms"
+        + (f"   captured in {captured:.1f} s" if captured > 0.1 else "")
     )
 
 
@@ -143,6 +156,16 @@ def run_sequential(model: Qwen3ForCausalLM, requests: int) -> str:
     return f"generate     {sum(count for _, count in work) / spent:7.1f} tok/s   one at a time"
 
 
+def choices_of(options: argparse.Namespace) -> list[GpuSwitches]:
+    """The switches to measure; a CPU knows none of them."""
+    if not options.device.startswith("cuda"):
+        return [GpuSwitches()]
+    asked = GpuSwitches(not options.no_varlen, not options.no_graphs, not options.no_pipelining)
+    names = GpuSwitches.__dataclass_fields__
+    others = [replace(asked, **{name: False}) for name in names] if options.each else []
+    return list(dict.fromkeys([asked, *others]))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu")
@@ -155,6 +178,12 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--top-p", type=float, default=1.0)
     parser.add_argument("--sequential", type=int, default=4, help="requests for generate")
+    parser.add_argument("--no-graphs", action="store_true", help="on a GPU: no CUDA graphs")
+    parser.add_argument("--no-varlen", action="store_true", help="on a GPU: attention by SDPA")
+    parser.add_argument(
+        "--no-pipelining", action="store_true", help="on a GPU: read tokens at once"
+    )
+    parser.add_argument("--each", action="store_true", help="also without each of the three")
     options = parser.parse_args()
     model = build_model(options)
     size = sum(weight.numel() for weight in model.parameters()) / 1e6
@@ -165,8 +194,13 @@ def main() -> None:
     if options.sequential:
         print(run_sequential(model, options.sequential))
     model.set_attn_implementation(IMPLEMENTATION)
-    for streams in options.streams:
-        print(run_engine(model, streams, options), flush=True)
+    for switches in choices_of(options):
+        if options.device.startswith("cuda"):
+            print(switches)
+        for streams in options.streams:
+            print(run_engine(model, streams, options, switches), flush=True)
+    if options.device.startswith("cuda"):
+        print(f"{torch.cuda.max_memory_reserved() / 2**30:.1f} GiB reserved at most")
 
 
 if __name__ == "__main__":

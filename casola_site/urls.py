@@ -15,6 +15,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("reference", docs),
     path("openapi.json", SchemaView.as_view(), name="schema"),
     path("openai/", include("inference.api.openai.urls")),
+    path("api/", include("accounts.api.urls")),
     path("api/", include("tokens.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 from csp.decorators import csp_update
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from drf_spectacular.renderers import OpenApiJsonRenderer
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 
+from casola_site.core.network import base_url
+
 
 def home(request: HttpRequest) -> HttpResponse:
     """What this is and how to make the first call."""
-    base_url = settings.PUBLIC_URL or f"{request.scheme}://{request.get_host()}"
-    return render(request, "home.html", {"base_url": base_url})
+    return render(request, "home.html", {"base_url": base_url(request)})
 
 
 class SchemaView(SpectacularAPIView):

@@ -18,6 +18,7 @@ MIB = 1024 * 1024
 UNKNOWN_BYTES = 512 * MIB  # no folder on this host: an upstream model, or one not downloaded
 MARGIN_BYTES = 128 * MIB
 MARGIN_SHARE = 0.15
+ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs, whole pages
 USUAL_TOKENS = 2048  # cache per slot
 LONGEST_HEADER = 100 * MIB
 FLOATS = {"F64", "F32", "F16", "BF16"}
@@ -69,7 +70,8 @@ def estimate(folder: Path | None, *, dtype: str, slots: int, context: int | None
         return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
     fixed = DTYPES.get(dtype)
     return Need(
-        _need(folder, fixed or 2, slots, context), _need(folder, fixed or 4, slots, context)
+        _need(folder, fixed or 2, slots, context) + ACCELERATOR_BYTES,
+        _need(folder, fixed or 4, slots, context),
     )
 
 

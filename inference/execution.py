@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -19,34 +19,28 @@ from datetime import datetime
 from typing import Any
 
 from django.conf import settings
-from django.db import Error as DatabaseTrouble
 from django.utils import timezone
-from redis.exceptions import RedisError
 
-from casola_site.core.database import fresh
 from inference import frames
+from inference.claims import Claims
 from inference.committer import Committer
-from inference.contracts import chat
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
+from inference.images import ImageDesk
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
-from inference.work import OUR_FAULT, Work
+from inference.work import OUR_FAULT, Memory, Work
 from jobs.enums import JobStatus
-from jobs.events import queue_signals
 from jobs.link import Frame, Link
-from jobs.models import Job
 from jobs.models import Runner as RunnerRow
-from jobs.services import Outcome, claim_jobs, claim_suspects, release_jobs, suspect_waits
+from jobs.services import Outcome
 
 logger = logging.getLogger(__name__)
 
-POLL_SECONDS = 1.0
 TICK_SECONDS = 0.25
 MAX_WAITING = 4_000
 SMALL_REQUEST = 20_000  # characters
-MAX_DONE = 20_000
-MAX_FINALS = 500
+PREPARING = 4  # threads
 
 
 class RunnerHost:
@@ -62,15 +56,10 @@ class RunnerHost:
         self.work: dict[str, Work] = {}
         self.waiting: deque[Work] = deque()
         self.running = 0
-        self.exclusive: str = ""  # "", "wanted" (suspects wait for an empty engine) or "running"
-        self.suspects_since = 0.0
-        self.suspects_after = 0.0
+        self.claims = Claims(self)
         self.is_draining = False
         self.drain_until = float("inf")
-        # Requests that come again are not run again; the latest ones' last words are kept.
-        self.done: OrderedDict[str, None] = OrderedDict()
-        self.finals: OrderedDict[str, Frame] = OrderedDict()
-        self.claims_unsure = False
+        self.memory = Memory()
 
     # -- life -------------------------------------------------------------------------------
 
@@ -81,10 +70,13 @@ class RunnerHost:
     async def _main(self) -> None:
         self.loop = asyncio.get_running_loop()
         self.link = Link("runner")
-        self.wake = asyncio.Event()
         self.stopped = asyncio.Event()
-        self.database = ThreadPoolExecutor(max_workers=1, thread_name_prefix="claims")
-        self.preparing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="prepare")
+        self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
+        self.images = ImageDesk(
+            takes_images=self.runner.takes_images,
+            contract_of=Work.contract,
+            on_loaded=self._on_loaded,
+        )
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -97,8 +89,8 @@ class RunnerHost:
         self.keeper.go_live(channel=self.link.name, host=self)
         tasks = [
             listening,
-            asyncio.create_task(self._claim()),
-            asyncio.create_task(self._hear_signals()),
+            asyncio.create_task(self.claims.run()),
+            asyncio.create_task(self.claims.hear_signals()),
             asyncio.create_task(self._watch()),
         ]
         for task in tasks:
@@ -109,8 +101,9 @@ class RunnerHost:
         await self.loop.run_in_executor(None, self.committer.close)
         await self.link.close()
         self.runner.unload()
-        self.database.shutdown()
+        self.claims.close()
         self.preparing.shutdown(wait=False, cancel_futures=True)
+        self.images.close()
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more
@@ -123,7 +116,7 @@ class RunnerHost:
 
     def go(self) -> None:
         """The row says that this Runner is live (called by the keeper)."""
-        self._from_thread(lambda _: self.wake.set(), None)
+        self._from_thread(lambda _: self.claims.wake.set(), None)
 
     # -- interactive lane ---------------------------------------------------------------------
 
@@ -134,7 +127,7 @@ class RunnerHost:
                     self._take_frame(sender, frame)
                 except Exception:  # one odd frame must not end the others' answers
                     logger.exception("a frame of a web process could not be taken")
-            self._admit()
+            self.admit()
 
     def _take_frame(self, sender: str, frame: Frame) -> None:
         match frame:
@@ -143,7 +136,7 @@ class RunnerHost:
             case [frames.CANCEL, job_id, reason]:
                 work = self.work.get(job_id)
                 if work is not None and work.reply == sender:
-                    self._cancel(work, reason)
+                    self.cancel(work, reason)
             case [frames.BEAT, job_ids]:
                 self._take_beat(sender, set(job_ids))
             case _:
@@ -155,10 +148,9 @@ class RunnerHost:
         self.link.put_soon(sender, [frames.ACK, job_id, attempt])
         if job_id in self.work:
             return
-        if job_id in self.done:
-            if (final := self.finals.get(job_id)) is not None:
-                kind, _, _, *rest = final
-                self.link.put(sender, [kind, job_id, attempt, *rest])
+        if job_id in self.memory:
+            if (final := self.memory.final(job_id, attempt)) is not None:
+                self.link.put(sender, final)
             return
         who = request["who"]
         work = Work(
@@ -180,7 +172,7 @@ class RunnerHost:
         self.work[job_id] = work
         if self.is_draining:
             self._send_away(work)
-        elif len(self.waiting) >= MAX_WAITING:
+        elif len(self.waiting) + self.images.loading >= MAX_WAITING:
             error = {"code": "model_unavailable", "message": "The model is busy"}
             self._say_last(work, [frames.ERROR, work.job_id, work.attempt, error])
         else:
@@ -190,136 +182,44 @@ class RunnerHost:
         """What the web process does not wait for any more was cancelled, but we did not hear it."""
         for work in list(self.work.values()):
             if work.reply == sender and not work.is_ended and work.job_id not in waited_for:
-                self._cancel(work, frames.LOST)
-
-    # -- persisted lane -----------------------------------------------------------------------
-
-    async def _claim(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(POLL_SECONDS):
-                    await self.wake.wait()
-            except TimeoutError:
-                pass
-            self.wake.clear()
-            if self.is_draining or not self.keeper.is_live:
-                continue  # a crash before the row says `live` would count as a failure to load
-            try:
-                await self._claim_once()
-            except DatabaseTrouble as error:
-                self.claims_unsure = True
-                logger.warning("cannot claim: %s", type(error).__name__)
-
-    async def _claim_once(self) -> None:
-        if self.claims_unsure:
-            # The claim may have been committed although its answer was lost.
-            await self._in_database(
-                release_jobs, runner_id=self.row.pk, crashed=False, keep=list(self.work)
-            )
-            self.claims_unsure = False
-        if self.exclusive == "running":
-            return
-        moment = timezone.now()
-        queue_id = self.spec.queue_id
-        if time.monotonic() >= self.suspects_after and await self._in_database(
-            suspect_waits, queue_id=queue_id, now=moment
-        ):
-            self.exclusive = "wanted"
-            await self._claim_suspects(moment)
-            return
-        self.exclusive = ""
-        free = self.row.capacity - self.running - len(self.waiting)
-        if free <= 0 and not any(work.is_claimed for work in self.work.values()):
-            free = 1  # persisted work always has a slot, however long the interactive line is
-        jobs = await self._in_database(
-            claim_jobs, runner_id=self.row.pk, queue_id=queue_id, free=free, now=moment
-        )
-        if jobs:
-            self.waiting.extendleft(reversed([self._claimed(job) for job in jobs]))
-            self._admit()
-            if len(jobs) == free:
-                self.wake.set()
-        elif self.waiting:
-            self._admit()
-
-    async def _claim_suspects(self, moment: datetime) -> None:
-        if self.running:
-            return
-        jobs = await self._in_database(
-            claim_suspects,
-            runner_id=self.row.pk,
-            queue_id=self.spec.queue_id,
-            free=self.row.capacity,
-            now=moment,
-        )
-        if not jobs:
-            self.exclusive = ""
-            self._admit()
-            return
-        self.exclusive = "running"
-        self.suspects_since = time.monotonic()
-        for job in jobs:
-            work = self._claimed(job)
-            work.is_suspect = True
-            self._submit(work)
-
-    def _end_suspects(self) -> None:
-        """Others have the engine for as long as the suspects had it."""
-        self.exclusive = ""
-        now = time.monotonic()
-        self.suspects_after = 2 * now - self.suspects_since
-        self.wake.set()
-
-    def _claimed(self, job: Job) -> Work:
-        work = Work(
-            job_id=str(job.pk),
-            task=job.task,
-            request=job.input or {},
-            organization_id=job.organization_id,
-            token_id=job.token_id,
-            user_id=job.user_id,
-            salt=str(job.organization_id),
-            model_id=job.model_id,
-            created_at=job.created_at,
-            attempt=job.attempts,
-            is_claimed=True,
-        )
-        self.work[work.job_id] = work
-        return work
-
-    async def _in_database(self, function: Any, **arguments: Any) -> Any:
-        checked = fresh(function)
-        return await self.loop.run_in_executor(self.database, lambda: checked(**arguments))
-
-    async def _hear_signals(self) -> None:
-        while True:
-            try:
-                async for signal in queue_signals(self.spec.queue_id):
-                    if signal["type"] == "wake":
-                        self.wake.set()
-                    elif signal["type"] == "cancel" and signal["job_id"] in self.work:
-                        # Whoever sent it has ended the row.
-                        self._cancel(self.work[signal["job_id"]], frames.MOVED)
-            except (RedisError, OSError):
-                await asyncio.sleep(1)
+                self.cancel(work, frames.LOST)
 
     # -- admission ----------------------------------------------------------------------------
 
-    def _admit(self) -> None:
-        while self.waiting and self.running < self.row.capacity and not self.exclusive:
+    def admit(self) -> None:
+        """Begin what waits, as far as there is room."""
+        while self.waiting and self.running < self.row.capacity and not self.claims.exclusive:
             work = self.waiting.popleft()
             if not work.is_ended:
-                self._submit(work)
+                self.submit(work)
 
-    def _submit(self, work: Work) -> None:
+    def submit(self, work: Work) -> None:
+        """Hand it to the engine, what takes long in another thread."""
+        if not work.is_suspect and self.images.must_fetch(work):
+            self.images.fetch(work)
+            return
         self.running += 1
         work.submitted = time.monotonic()
-        if work.size() <= SMALL_REQUEST:
+        has_images = self.images.holds(work)
+        if work.size() <= SMALL_REQUEST and not has_images and not work.takes_preparing():
             self._prepare(work)
             return
-        # Tokenising a long text here would hold up every stream of this Runner.
-        done = self.loop.run_in_executor(self.preparing, self._prepare, work)
+        # Tokenising or compiling here would hold up every stream of this Runner.
+        threads = self.images.threads if has_images else self.preparing
+        done = self.loop.run_in_executor(threads, self._prepare, work)
         done.add_done_callback(lambda _: self._was_prepared(work))
+
+    def _on_loaded(self, work: Work, failure: base.Failed | None) -> None:
+        """Its images are here: it is next, unless it has ended or must go elsewhere."""
+        if work.is_ended:
+            return
+        if failure is not None:
+            self._on_events([failure])
+        elif self.is_draining and not work.is_claimed:
+            self._send_away(work)
+        else:
+            self.waiting.appendleft(work)
+            self.admit()
 
     def _was_prepared(self, work: Work) -> None:
         if work.cancelled is not None and not work.is_ended:
@@ -329,7 +229,9 @@ class RunnerHost:
         """Hand it to the engine; whatever that refuses ends this request only."""
         refusal = None
         try:
-            self.runner.submit(work.job_id, work.task, self._runner_input(work), salt=work.salt)
+            contract = self.images.contract(work)
+            work.expect(contract)
+            self.runner.submit(work.job_id, work.task, contract, salt=work.salt)
         except base.InvalidInput as error:
             refusal = base.Failed(work.job_id, error.code, str(error), param=error.param)
         except base.Busy as error:
@@ -341,13 +243,6 @@ class RunnerHost:
         if refusal is not None:
             self._from_thread(self._on_events, [refusal])
 
-    @staticmethod
-    def _runner_input(work: Work) -> dict[str, Any]:
-        """A claimed chat Job holds the surface's own body; the engine takes the contract."""
-        if work.is_claimed and work.task == chat.TASK:
-            return chat.from_body(work.request).as_dict()
-        return work.request
-
     # -- events -------------------------------------------------------------------------------
 
     def _on_events(self, events: list[base.Event]) -> None:
@@ -355,27 +250,36 @@ class RunnerHost:
             work = self.work.get(event.request_id)
             if work is None or work.is_ended:
                 continue
-            match event:
-                case base.Started():
-                    self._on_started(work, event)
-                case base.Delta():
-                    self._on_delta(work, event)
-                case base.Ended():
-                    self._on_ended(work, event)
-                case base.Failed() if work.cancelled == frames.MOVED:
-                    self._drop(work)
-                case base.Failed():
-                    work.prompt_tokens = event.units.prompt_tokens or work.prompt_tokens
-                    work.completion_tokens = event.units.completion_tokens
-                    self._fail(
-                        work,
-                        event.code,
-                        event.message,
-                        param=event.param,
-                        retryable=event.retryable,
-                        charged=False,
-                    )
-        self._admit()
+            try:
+                self._on_event(work, event)
+            except Exception:  # one odd event must not end the others' answers
+                logger.exception("an event of the engine could not be taken")
+                self.runner.cancel(work.job_id)
+                message = "The model runner failed on this request"
+                self._fail(work, "worker_error", message, charged=False)
+        self.admit()
+
+    def _on_event(self, work: Work, event: base.Event) -> None:
+        match event:
+            case base.Started():
+                self._on_started(work, event)
+            case base.Delta():
+                self._on_delta(work, event)
+            case base.Ended():
+                self._on_ended(work, event)
+            case base.Failed() if work.cancelled == frames.MOVED:
+                self._drop(work)
+            case base.Failed():
+                work.prompt_tokens = event.units.prompt_tokens or work.prompt_tokens
+                work.completion_tokens = event.units.completion_tokens
+                self._fail(
+                    work,
+                    event.code,
+                    event.message,
+                    param=event.param,
+                    retryable=event.retryable,
+                    charged=False,
+                )
 
     def _on_started(self, work: Work, event: base.Started) -> None:
         work.started = time.monotonic()
@@ -392,15 +296,9 @@ class RunnerHost:
         if work.first_output_at is None:
             work.first_output_at = timezone.now()
         work.completion_tokens = event.completion_tokens
-        if not event.text:
-            return
-        if work.streams and work.reply is not None:
-            self.link.put(
-                work.reply, [frames.TEXT, work.job_id, work.attempt, work.offset, event.text]
-            )
-            work.offset += len(event.text)
-        else:
-            work.text.append(event.text)
+        if (frame := work.say(event)) is not None:
+            assert work.reply is not None  # noqa: S101 - it is streamed
+            self.link.put(work.reply, frame)
 
     def _on_ended(self, work: Work, event: base.Ended) -> None:
         work.prompt_tokens = event.units.prompt_tokens
@@ -430,15 +328,8 @@ class RunnerHost:
         retryable: bool = False,
         charged: bool = True,
     ) -> None:
-        outcome = self._outcome(
-            work,
-            JobStatus.FAILED,
-            work.units(),
-            code=code,
-            message=message,
-            param=param,
-            charged=charged,
-        )
+        error = {"code": code, "message": message, "param": param}
+        outcome = self._outcome(work, JobStatus.FAILED, work.units(), error=error, charged=charged)
         self._end(work, outcome, retry=retryable and work.is_claimed)
 
     def _send_away(self, work: Work) -> None:
@@ -455,9 +346,7 @@ class RunnerHost:
         assert work.reply is not None  # noqa: S101 - it is interactive
         work.is_ended = True
         self._forget(work)
-        self.finals[work.job_id] = final
-        if len(self.finals) > MAX_FINALS:
-            self.finals.popitem(last=False)
+        self.memory.keep(final)
         self.link.put(work.reply, final)
 
     def _outcome(
@@ -466,33 +355,20 @@ class RunnerHost:
         status: JobStatus,
         units: dict[str, int],
         *,
-        code: str | None = None,
-        message: str = "",
-        param: str | None = None,
+        error: dict[str, Any] | None = None,
         charged: bool = True,
         fault: str | None = None,
     ) -> Outcome:
         if fault is not None:
             code, message = OUR_FAULT[fault]
-            charged = False
-        error = None if code is None else {"code": code, "message": message, "param": param}
-        return Outcome(
-            job_id=work.job_id,
-            status=status,
-            organization_id=work.organization_id,
-            token_id=work.token_id,
-            user_id=work.user_id,
-            model_id=work.model_id,
-            queue_id=self.spec.queue_id,
-            task=work.task,
-            units=units,
-            created_at=work.created_at,
-            started_at=work.started_at,
-            first_output_at=work.first_output_at,
-            runner_id=self.row.pk,
-            attempt=work.attempt if work.is_claimed else None,
+            error, charged = {"code": code, "message": message, "param": None}, False
+        return work.outcome(
+            status,
+            units,
             error=error,
             charged=charged,
+            queue_id=self.spec.queue_id,
+            runner_id=self.row.pk,
             prices=self.keeper.prices,
         )
 
@@ -507,10 +383,7 @@ class RunnerHost:
         work.is_ended = True
         if work.submitted is not None:
             self.running -= 1
-        if work.is_suspect and not self.running:
-            self._end_suspects()
-        if (work.is_claimed and not self.waiting) or (self.exclusive and not self.running):
-            self.wake.set()
+        self.claims.one_stopped(work)
 
     def _on_written(self, written: list[tuple[Outcome, str]]) -> None:
         for outcome, state in written:
@@ -523,17 +396,16 @@ class RunnerHost:
                 self._forget(work)
             else:
                 self._say_last(work, final)
-        self._admit()
+        self.admit()
 
     def _forget(self, work: Work) -> None:
         self.work.pop(work.job_id, None)
-        self.done[work.job_id] = None
-        if len(self.done) > MAX_DONE:
-            self.done.popitem(last=False)
+        self.memory.add(work.job_id)
 
     # -- cancelling ---------------------------------------------------------------------------
 
-    def _cancel(self, work: Work, reason: str) -> None:
+    def cancel(self, work: Work, reason: str) -> None:
+        """Stop it, for one of the reasons in `frames`."""
         if work.is_ended or work.cancelled is not None:
             return
         work.cancelled = reason
@@ -583,12 +455,12 @@ class RunnerHost:
                 and work.reply is not None
                 and self.link.silent_for(work.reply, work.arrived) > SILENCE_SECONDS
             ):
-                self._cancel(work, frames.LOST)
+                self.cancel(work, frames.LOST)
             if (
                 work.submitted is not None
                 and now - work.submitted > settings.START_TO_CLOSE_SECONDS
             ):
-                self._cancel(work, frames.TIMEOUT)
+                self.cancel(work, frames.TIMEOUT)
             if (
                 work.cancelled_at is not None
                 and work.submitted is not None
@@ -600,7 +472,7 @@ class RunnerHost:
         for job_id, attempt in self.keeper.take_lost():
             work = self.work.get(job_id)
             if work is not None and work.attempt == attempt:
-                self._cancel(work, frames.MOVED)
+                self.cancel(work, frames.MOVED)
         if self.keeper.should_stop and not self.is_draining:
             self.is_draining = True
             self.drain_until = now + max(0.0, settings.DRAIN_SECONDS - 3)

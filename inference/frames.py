@@ -3,11 +3,12 @@
 web process -> Runner: REQUEST [.., job_id, attempt, request], CANCEL [.., job_id, reason],
     BEAT [.., [job_id, …]] with all it waits for
 Runner -> web process: ACK [.., job_id, attempt], START [.., job_id, attempt, prompt_tokens, queue_ms],
-    TEXT [.., job_id, attempt, offset, text], END [.., job_id, attempt, offset, end],
+    TEXT [.., job_id, attempt, offset, text], PART [.., job_id, attempt, offset, part] (whatever is
+    not plain content of the first choice), END [.., job_id, attempt, offset, end],
     ERROR [.., job_id, attempt, error], AWAY [.., job_id, attempt] (not begun, ask another),
     BEAT [.., {job_id: [attempt, offset], …}] with all it works on
 
-`offset` counts the characters sent before: a frame that does not fit means a lost one. Frames arrive
+`offset` counts the characters sent before, and one more for each PART: a frame that does not fit means a lost one. Frames arrive
 in order, so a BEAT that lacks a request, or shows another offset, means a lost one too.
 """
 
@@ -19,6 +20,7 @@ BEAT = "beat"
 ACK = "ack"
 START = "sta"
 TEXT = "txt"
+PART = "part"
 END = "end"
 ERROR = "err"
 AWAY = "away"

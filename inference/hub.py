@@ -18,6 +18,7 @@ from casola_site.core import errors
 from casola_site.core.clock import now
 from casola_site.core.database import in_thread
 from inference import frames, hosting
+from inference.contracts.answers import Part, part_size
 from inference.frames import ACK_SECONDS, BEAT_SECONDS, SILENCE_SECONDS
 from inference.selectors import Catalog, LiveRunner, Model, catalog, catalog_in_memory
 from jobs.link import Frame, Link
@@ -53,23 +54,24 @@ class Started:
 
 @dataclass(slots=True)
 class Text:
-    """The next piece of the answer."""
+    """The next piece of the first choice's content."""
 
     text: str
 
 
 @dataclass(slots=True)
 class Finished:
-    """The answer is complete and its usage is recorded. `text` is what was not streamed."""
+    """The answer is complete and its usage is recorded. `reason` is that of the choices which have
+    not ended before; `choices` are the surface's own bodies, none when the answer was streamed."""
 
     reason: str
     units: dict[str, int]
-    text: str
+    choices: list[dict[str, Any]]
     queue_ms: int
     model_ms: int
 
 
-Piece = Started | Text | Finished
+Piece = Started | Text | Part | Finished
 
 
 class RunnerLost(errors.WorkerError):
@@ -320,12 +322,9 @@ class Hub:
         exchange.is_acknowledged = True
         match frame:
             case [frames.TEXT, _, _, offset, text]:
-                if offset != exchange.offset:
-                    self._lose(exchange, RunnerLost())
-                    return
-                exchange.offset += len(text)
-                exchange.has_output = True
-                exchange.push(Text(text))
+                self._take_output(exchange, offset, len(text), Text(text))
+            case [frames.PART, _, _, offset, part]:
+                self._take_output(exchange, offset, part_size(part), Part.from_list(part))
             case [frames.START, _, _, prompt_tokens, queue_ms]:
                 exchange.push(Started(prompt_tokens, queue_ms))
             case [frames.END, _, _, offset, end]:
@@ -333,11 +332,7 @@ class Hub:
                     self._lose(exchange, RunnerLost())
                     return
                 exchange.is_ended = True
-                exchange.push(
-                    Finished(
-                        end["reason"], end["units"], end["text"], end["queue_ms"], end["model_ms"]
-                    )
-                )
+                exchange.push(Finished(**end))
             case [frames.ERROR, _, _, error]:
                 exchange.is_ended = True
                 exchange.push(
@@ -347,6 +342,14 @@ class Hub:
                 self._move(exchange)
             case _:
                 return
+
+    def _take_output(self, exchange: Exchange, offset: int, size: int, piece: Text | Part) -> None:
+        if offset != exchange.offset:
+            self._lose(exchange, RunnerLost())
+            return
+        exchange.offset += size
+        exchange.has_output = True
+        exchange.push(piece)
 
     def _take_beat(self, sender: str, working: dict[str, list[int]]) -> None:
         """What the Runner does not know any more, or has sent more of, was lost on the way."""

@@ -17,9 +17,12 @@ from jobs.enums import RunnerState
 from jobs.models import Runner
 
 MEMORY_SECONDS = 1.0
+# Tasks that a model does because it does another one.
+IMPLIED_TASKS = {"openai/chat-completion": "openai/completion"}
 # Task -> the callable that checks a request body of the Task's own surface.
 TASK_CHECKS = {
     "openai/chat-completion": "inference.api.openai.chat.check_body",
+    "openai/completion": "inference.api.openai.completions.check_body",
     "test/echo": "inference.api.openai.chat.check_anything",
 }
 
@@ -61,6 +64,12 @@ def names_of(spec: ModelSpec) -> Iterable[str]:
     return [spec.model_id.lower(), *(str(alias).lower() for alias in spec.aliases)]
 
 
+def tasks_of(spec: ModelSpec) -> frozenset[str]:
+    """All Tasks a model serves, named in its row or implied."""
+    implied = {IMPLIED_TASKS[task] for task in spec.tasks if task in IMPLIED_TASKS}
+    return implied.union(spec.tasks)
+
+
 def read_catalog() -> Catalog:
     """Read enabled models and live Runners from the database."""
     catalog = Catalog(read_at=time.monotonic())
@@ -70,7 +79,7 @@ def read_catalog() -> Catalog:
             spec_id=spec.public_id,
             model_id=spec.model_id,
             queue_id=spec.queue_id,
-            tasks=frozenset(spec.tasks),
+            tasks=tasks_of(spec),
             is_demo=spec.is_demo,
         )
         catalog.by_name.update(dict.fromkeys(names_of(spec), model))

@@ -7,12 +7,10 @@ on, in every process. Without Redis nothing is cached and each request reads the
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.db.models import Q
@@ -21,15 +19,15 @@ from redis.exceptions import RedisError
 
 from accounts.models import Membership, Organization, OrganizationStatus
 from accounts.roles import scopes_of_role
-from casola_site.core import redis
+from casola_site.core import stamps
 from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.scopes import Scope, closure
 from tokens.models import ApiToken, TokenStatus
 
 CACHE_SECONDS = 10.0
 CACHE_SIZE = 10_000
-STAMP_SECONDS = 30 * 24 * 3600
 USED_EVERY = timedelta(minutes=1)
+stamp_key, invalidate = stamps.stamp_key, stamps.renew
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +48,7 @@ class Identity:
     expires_at: float | None
     stamp: str
     digest: str = ""
+    is_service_account: bool = False
     is_authenticated: bool = True
 
     def may_use(self, model_id: str) -> bool:
@@ -85,29 +84,6 @@ _cache = _Cache()
 _organization_of: OrderedDict[str, str] = OrderedDict()  # a token's Organization never changes
 
 
-def stamp_key(organization_id: str) -> str:
-    """Where an Organization's stamp lives in Redis."""
-    return f"casola:stamp:{organization_id}"
-
-
-def invalidate(organization_id: str) -> None:
-    """Make every cached Identity of the Organization worthless. Call after the commit."""
-    try:
-        redis.client().set(stamp_key(organization_id), secrets.token_hex(8), ex=STAMP_SECONDS)
-    except RedisError:
-        # Nothing is cached while Redis is away; entries from before live 10 s at most.
-        return
-
-
-def _current_stamp(organization_id: str) -> str:
-    """The stamp, made when there is none. Raises RedisError."""
-    client = redis.client()
-    key = stamp_key(organization_id)
-    client.set(key, secrets.token_hex(8), ex=STAMP_SECONDS, nx=True)
-    found: Any = client.get(key)
-    return found.decode() if found else ""
-
-
 def cached(digest: str) -> Identity | None:
     """The Identity if it was read within 10 s; its stamp is still to be compared."""
     return _cache.get(digest)
@@ -130,7 +106,7 @@ def load(digest: str) -> Identity:
         while len(_organization_of) > CACHE_SIZE:
             _organization_of.popitem(last=False)
     try:
-        stamp = _current_stamp(organization_id)  # before the row: a revocation in between shows
+        stamp = stamps.current(organization_id)  # before the row: a revocation in between shows
     except RedisError:
         _cache.drop(digest)
     identity = _read(digest, stamp)
@@ -178,6 +154,7 @@ def _read(digest: str, stamp: str) -> Identity:
         expires_at=None if token.expires_at is None else token.expires_at.timestamp(),
         stamp=stamp,
         digest=digest,
+        is_service_account=token.is_service_account,
     )
 
 

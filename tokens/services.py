@@ -9,7 +9,9 @@ from typing import Any
 
 from django.db import transaction
 
-from accounts.models import Organization, User
+from accounts.actors import SYSTEM, Actor, token_actor
+from accounts.models import Membership, Organization, User
+from accounts.services.audit import Action, record
 from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
 from casola_site.core.ids import can_be_id
 from casola_site.core.scopes import TENANT_SCOPES, Scope, closure
@@ -95,7 +97,8 @@ def check_scopes(scopes: Iterable[str], *, organization: Organization) -> list[S
     return chosen
 
 
-def issue_token(
+@transaction.atomic
+def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
     *,
     organization: Organization,
     created_by: User | None,
@@ -107,6 +110,7 @@ def issue_token(
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None = None,
     expires_at: datetime | None = None,
+    by: Actor = SYSTEM,
 ) -> tuple[ApiToken, str]:
     """A new token and its secret, which is shown this once.
 
@@ -139,7 +143,20 @@ def issue_token(
         expires_at=expires_at,
         created_at=now,
     )
+    _note(token, Action.TOKEN_ISSUED, by, now, scopes=token.scopes)
     return token, secret
+
+
+def _note(token: ApiToken, action: Action, by: Actor, now: datetime, **data: Any) -> None:
+    record(
+        by=by,
+        action=action,
+        organization=token.organization,
+        now=now,
+        target=token.public_id,
+        target_name=token.name,
+        data={"shown": f"{token.prefix}…{token.last_four}", **data},
+    )
 
 
 def mint_token(
@@ -149,6 +166,7 @@ def mint_token(
     allowed_models: list[str] | None,
     allowed_ips: list[str] | None,
     expires_at: datetime | None,
+    by: Actor | None = None,
     **fields: Any,
 ) -> tuple[ApiToken, str]:
     """`issue_token` for the holder of a token: in its user's name, within its scopes and limits.
@@ -165,6 +183,7 @@ def mint_token(
         allowed_models=allowed_models,
         allowed_ips=allowed_ips,
         expires_at=expires_at,
+        by=by or token_actor(minted_by),
         **fields,
     )
 
@@ -179,7 +198,8 @@ def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
         raise TokenNotFound from None
 
 
-def revoke_token(*, token: ApiToken, now: datetime) -> ApiToken:
+@transaction.atomic
+def revoke_token(*, token: ApiToken, now: datetime, by: Actor = SYSTEM) -> ApiToken:
     """Make the token worthless from the next request on; revoking twice changes nothing."""
     changed = ApiToken.objects.filter(pk=token.pk, status=TokenStatus.ACTIVE).update(
         status=TokenStatus.REVOKED, revoked_at=now
@@ -187,5 +207,19 @@ def revoke_token(*, token: ApiToken, now: datetime) -> ApiToken:
     if changed:
         organization_id = token.organization.public_id
         transaction.on_commit(lambda: invalidate(organization_id))
+        _note(token, Action.TOKEN_REVOKED, by, now)
     token.refresh_from_db()
     return token
+
+
+def revoke_tokens_of_member(*, membership: Membership, by: Actor, now: datetime) -> int:
+    """Revoke what the member made for themselves; service accounts stay. Returns how many."""
+    tokens = ApiToken.objects.select_related("organization").filter(
+        organization_id=membership.organization_id,
+        created_by_id=membership.user_id,
+        is_service_account=False,
+        status=TokenStatus.ACTIVE,
+    )
+    for token in list(tokens):
+        revoke_token(token=token, now=now, by=by)
+    return len(tokens)

@@ -37,6 +37,21 @@ def organization_id() -> str:
     return new_id("org")
 
 
+def invite_id() -> str:
+    """Id of an Invite."""
+    return new_id("inv")
+
+
+def transfer_id() -> str:
+    """Id of an OwnershipTransfer."""
+    return new_id("xfer")
+
+
+def audit_id() -> str:
+    """Id of an AuditEvent."""
+    return new_id("aud")
+
+
 def token_id() -> str:
     """Id of an ApiToken."""
     return new_id("tok")

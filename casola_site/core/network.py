@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Any
 
 from django.conf import settings
 
@@ -45,3 +46,8 @@ def address_in(address: str, allowed: Sequence[str]) -> bool:
         return any(parsed in ipaddress.ip_network(network, strict=False) for network in allowed)
     except ValueError:
         return False
+
+
+def base_url(request: Any) -> str:
+    """What absolute addresses of ours begin with: PUBLIC_URL, else the request's own host."""
+    return settings.PUBLIC_URL or f"{request.scheme}://{request.get_host()}"

@@ -39,6 +39,12 @@ BODY_ERRORS = {
     409: "The current state does not allow it, or the Idempotency-Key was used before",
     415: "The body is not JSON",
 }
+METHOD_ERRORS = {
+    "POST": BODY_ERRORS,
+    "PUT": BODY_ERRORS,
+    "PATCH": BODY_ERRORS,
+    "DELETE": {409: "The current state does not allow it"},
+}
 
 
 class Schema(AutoSchema):
@@ -64,9 +70,7 @@ class Schema(AutoSchema):
         Here, not in `get_response_serializers`, which `extend_schema` replaces.
         """
         bodies = super()._get_response_bodies(direction)
-        for status, text in (
-            COMMON_ERRORS | (BODY_ERRORS if self.method == "POST" else {})
-        ).items():
+        for status, text in (COMMON_ERRORS | METHOD_ERRORS.get(self.method, {})).items():
             answer = OpenApiResponse(ErrorEnvelope, text)
             code = str(status)
             bodies.setdefault(code, self._get_response_for_code(answer, code, direction=direction))

@@ -28,6 +28,8 @@ for _network in env.items("TRUSTED_PROXIES"):
         TRUSTED_PROXIES.append(ipaddress.ip_network(_network, strict=False))
     except ValueError:
         raise ImproperlyConfigured(f"TRUSTED_PROXIES: {_network!r} is no IP network.") from None
+# Origins that callers' URLs may name although they are private.
+FETCH_ALLOW = env.origins("FETCH_ALLOW")
 
 # Processes
 WEB_WORKERS = env.integer("WEB_WORKERS", 1, low=1, high=256)
@@ -46,6 +48,7 @@ GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
+MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
 
@@ -154,6 +157,11 @@ else:
         }
     }
 
+# Mail: the console until EMAIL_URL names a server, such as smtp+tls://user:password@host:587
+globals().update(env.mail("EMAIL_URL"))
+DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("EMAIL_FROM", "Casola <casola@localhost>")
+EMAIL_SUBJECT_PREFIX, EMAIL_TIMEOUT = "", 10
+
 # Redis: the launcher's private server until REDIS_URL names another
 REDIS_URL = env.url(
     "REDIS_URL", private_redis.redis_url(VAR_DIR), schemes=("redis", "rediss", "unix")
@@ -229,7 +237,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
         {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
         {"name": "Models", "description": "What is served and whether it is online."},
-        {"name": "Organizations", "description": "API tokens."},
+        {"name": "Organizations", "description": "Members, invites, audit, API tokens."},
         {"name": "Users", "description": "The caller."},
     ],
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",

@@ -8,9 +8,13 @@ import re
 import secrets
 import tempfile
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+import environ
 from django.core.exceptions import ImproperlyConfigured
+
+from casola_site.core.fetch_target import Unfit, origin_of
 
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
@@ -77,6 +81,28 @@ def url(name: str, default: str, *, schemes: tuple[str, ...]) -> str:
             f"{name}={_shown(raw)!r} must begin with {' or '.join(s + '://' for s in schemes)}."
         )
     return raw
+
+
+def origins(name: str) -> list[str]:
+    """A comma-separated list of origins, each as `http://host:port`."""
+    found = []
+    for part in items(name):
+        try:
+            found.append(origin_of(part))
+        except (Unfit, ValueError):
+            raise ImproperlyConfigured(f"{name}: {_shown(part)!r} is no origin.") from None
+    return found
+
+
+MAIL_SCHEMES = ("smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail", "filemail", "dummymail")
+
+
+def mail(name: str) -> dict[str, Any]:
+    """Django's EMAIL_ settings from a URL; the console when unset."""
+    address = url(name, "consolemail://", schemes=MAIL_SCHEMES)
+    if address.startswith("smtp") and not urlsplit(address).hostname:
+        raise ImproperlyConfigured(f"{name}={_shown(address)!r} names no host.")
+    return environ.Env.email_url_config(address)
 
 
 def _shown(address: str) -> str:

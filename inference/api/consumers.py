@@ -175,15 +175,15 @@ class InteractiveConsumer(AsyncConsumer):
                 await self._respond(200, body, call.headers())
 
     async def _stream(self, call: Call) -> None:
-        pieces = self.view.pieces(hub(), call)
+        pieces, stream = self.view.pieces(hub(), call), self.view.stream(call)
         try:
             async for piece in pieces:
                 if isinstance(piece, Started):
                     continue
-                data = self.view.chunks(call, piece)
+                data = stream.chunks(piece)
                 if not self.has_begun:
                     await self._begin(200, {**STREAM_HEADERS, **call.headers()})
-                    data = self.view.opening(call) + data
+                    data = stream.opening() + data
                 await self._send(data, more=not isinstance(piece, Finished))
         except errors.ApiError as error:
             if not self.has_begun:

@@ -11,8 +11,9 @@ import functools
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
+from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.utils import timezone
 from rest_framework.serializers import BaseSerializer
@@ -22,7 +23,7 @@ from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
-from inference.hub import Finished, Hub, Piece, RunnerLost, Started
+from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
@@ -43,8 +44,6 @@ class Call:
     created: float = field(default_factory=time.time)
     started: Started | None = None
     finished: Finished | None = None
-    around_text: tuple[bytes, bytes] | None = None
-    """What each chunk of a stream has before and after its text, once the surface has made it."""
 
     def headers(self) -> dict[str, str]:
         """What every inference answer carries."""
@@ -62,6 +61,16 @@ class Call:
         model = self.finished.model_ms if self.finished else max(0, total - queue)
         headers["server-timing"] = f"queue;dur={queue}, model;dur={model}, total;dur={total}"
         return headers
+
+
+class Stream(Protocol):
+    """One answer as a stream of server-sent events."""
+
+    def opening(self) -> bytes:
+        """What comes before the first piece; may be empty."""
+
+    def chunks(self, piece: Piece) -> bytes:
+        """What this piece becomes; may be empty. The last one is Finished."""
 
 
 class Interactive:
@@ -94,8 +103,8 @@ class Interactive:
         raise NotImplementedError
 
     @classmethod
-    def chunks(cls, call: Call, piece: Piece) -> bytes:
-        """What of a stream this piece becomes; may be empty."""
+    def stream(cls, call: Call) -> Stream:
+        """What turns the pieces of this call's answer into a stream."""
         raise NotImplementedError
 
     @classmethod
@@ -104,16 +113,30 @@ class Interactive:
         raise NotImplementedError
 
     @classmethod
-    async def prepare(cls, hub: Hub, identity: Identity, data: dict[str, Any]) -> Call:
+    def wait(cls, identity: Identity, data: dict[str, Any]) -> tuple[Call, Finished]:
+        """Run it whole while a thread waits; streams are the consumer's."""
+
+        async def run() -> tuple[Call, Finished]:
+            call = await cls.prepare(hub(), identity, data)
+            call.body["stream"] = False
+            async for piece in cls.pieces(hub(), call):
+                if isinstance(piece, Finished):
+                    return call, piece
+            raise ApiError
+
+        return async_to_sync(run)()
+
+    @classmethod
+    async def prepare(cls, link: Hub, identity: Identity, data: dict[str, Any]) -> Call:
         """Check the body and find the model. Raises ValidationError or ModelNotFound."""
         body = cls.check(data)
-        model = find_model(await hub.catalog(), body["model"], task=cls.task)
+        model = find_model(await link.catalog(), body["model"], task=cls.task)
         if not identity.may_use(model.model_id):
             raise ModelNotFound(body["model"])
         return Call(str(ids.job_id()), identity, model, body["model"], body)
 
     @classmethod
-    async def pieces(cls, hub: Hub, call: Call) -> AsyncIterator[Piece]:
+    async def pieces(cls, link: Hub, call: Call) -> AsyncIterator[Piece]:
         """Run it; a Runner lost on the way is recorded here, uncharged."""
         identity = call.identity
         request = {
@@ -128,7 +151,7 @@ class Interactive:
             ],
             "created_at": call.created,
         }
-        stream = hub.run(
+        stream = link.run(
             job_id=call.job_id,
             model=call.model,
             request=request,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from inference.contracts.answers import Choices, ChoiceSoFar
+
 TASK = "openai/chat-completion"
 
 
@@ -35,9 +37,11 @@ class ChatInput:
     `prompts` (texts or token ids) stand in for messages where nothing is to be templated; each has
     `n` choices, numbered one prompt after the other, and `echo` puts it before its choices.
     `top_logprobs` None means no log probabilities, 0 those of the chosen tokens alone.
-    `response_format` is None, `{"type": "json_object"}` or `{"type": "json_schema", "schema": …}`.
+    `response_format` is None or a dict with `type`: json_object, json_schema (`schema`, `strict`),
+    regex (`pattern`), choice (`choices`, texts) or grammar (`grammar`).
     `tools` are OpenAI's function tools; `tool_choice` is none, auto, required or `=name`.
-    `template` goes to the chat template as keyword arguments.
+    `template` goes to the chat template as keyword arguments; without `enable_thinking` in it a
+    model that can think does not.
     """
 
     messages: list[dict[str, Any]]
@@ -115,30 +119,106 @@ WISHES: dict[str, Any] = {
 
 def from_body(body: dict[str, Any]) -> ChatInput:
     """The contract from a request body that the API's serializer has already checked."""
-    stop = body.get("stop")
     limit = body.get("max_completion_tokens")
-    given = {key: body[key] for key in SAMPLING_FIELDS if body.get(key) is not None}
     return ChatInput(
         messages=body["messages"],
-        sampling=Sampling(**given),
+        sampling=sampling_of(body),
         max_tokens=limit if limit is not None else body.get("max_tokens"),
-        stop=() if stop is None else (stop,) if isinstance(stop, str) else tuple(stop),
+        stop=stops_of(body),
         ignore_eos=bool(body.get("ignore_eos")),
+        n=body.get("n") or 1,
+        top_logprobs=(body.get("top_logprobs") or 0) if body.get("logprobs") else None,
+        logit_bias=bias_of(body),
+        response_format=format_of(body.get("response_format")),
+        tools=tuple(body.get("tools") or ()),
+        tool_choice=body.get("tool_choice") or "auto",
+        parallel_tool_calls=body.get("parallel_tool_calls") is not False,
+        template=body.get("chat_template_kwargs") or {},
     )
 
 
-def usage_body(units: dict[str, int]) -> dict[str, int]:
+def sampling_of(body: dict[str, Any]) -> Sampling:
+    """How a checked body wants its tokens chosen."""
+    return Sampling(**{key: body[key] for key in SAMPLING_FIELDS if body.get(key) is not None})
+
+
+def stops_of(body: dict[str, Any]) -> tuple[str, ...]:
+    """The stop texts of a checked body."""
+    stop = body.get("stop")
+    return () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+
+
+def bias_of(body: dict[str, Any]) -> dict[int, float]:
+    """The logit bias of a checked body by token id."""
+    bias = body.get("logit_bias") or {}
+    return {int(token): float(value) for token, value in bias.items()}
+
+
+def format_of(wish: dict[str, Any] | None) -> dict[str, Any] | None:
+    """A checked `response_format` in the contract's words; plain text is None."""
+    if wish is None or wish["type"] == "text":
+        return None
+    if wish["type"] != "json_schema":
+        return wish
+    inner = wish["json_schema"]
+    return {
+        "type": "json_schema",
+        "schema": inner["schema"],
+        "strict": bool(inner.get("strict")),
+    }
+
+
+def choice_count(request: dict[str, Any]) -> int:
+    """How many choices the answer to a contract (as a dict) has."""
+    return (request.get("n") or 1) * max(1, len(request.get("prompts") or ()))
+
+
+def usage_body(units: dict[str, int]) -> dict[str, Any]:
     """OpenAI's usage object."""
     prompt, completion = units.get("prompt_tokens", 0), units.get("completion_tokens", 0)
     return {
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": units.get("cached_tokens", 0)},
+        "completion_tokens_details": {"reasoning_tokens": units.get("reasoning_tokens", 0)},
     }
 
 
+def message_body(choice: ChoiceSoFar) -> dict[str, Any]:
+    """OpenAI's assistant message; content is null where there are tool calls and no text."""
+    text = choice.text
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": None if choice.calls and not text else text,
+    }
+    if choice.reasoning:
+        message["reasoning_content"] = "".join(choice.reasoning)
+    if choice.calls:
+        message["tool_calls"] = [call.body() for _, call in sorted(choice.calls.items())]
+    return message
+
+
+def choice_bodies(choices: Choices) -> list[dict[str, Any]]:
+    """OpenAI's choices of a finished answer."""
+    return [
+        {
+            "index": index,
+            "message": message_body(choice),
+            "logprobs": {"content": choice.logprobs, "refusal": None} if choice.logprobs else None,
+            "finish_reason": choice.reason,
+        }
+        for index, choice in enumerate(choices)
+    ]
+
+
 def completion_body(
-    *, job_id: str, created: int, model: str, text: str, reason: str, units: dict[str, int]
+    *,
+    job_id: str,
+    created: int,
+    model: str,
+    choices: list[dict[str, Any]],
+    units: dict[str, int],
 ) -> dict[str, Any]:
     """OpenAI's chat.completion object for a finished Job."""
     return {
@@ -146,14 +226,7 @@ def completion_body(
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": text},
-                "logprobs": None,
-                "finish_reason": reason,
-            }
-        ],
+        "choices": choices,
         "usage": usage_body(units),
     }
 

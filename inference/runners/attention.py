@@ -11,10 +11,10 @@ thread-local. No mask function is registered on purpose: transformers then build
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
@@ -37,13 +37,39 @@ class Chunk:
     count: int
 
 
+class Step(Protocol):
+    """One forward of the model: knows where its tokens go and what they may see."""
+
+    cache: SlotCache
+    decode_rows: int
+    """How many rows, the first ones, decode; their tokens come first."""
+    chunks: Sequence[Chunk]
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """Write K and V into the cache and attend: `[tokens, heads, head_dim]`.
+
+        The shapes are those of `slot_attention`; `window` is that of a sliding layer.
+        """
+
+
 class RaggedStep:
-    """What one forward needs: where each token goes, and the masks (made once, used per layer)."""
+    """A Step over rows with positions within heads, by scaled_dot_product_attention.
+
+    Where each token goes, and the masks, are made once and used in every layer.
+    """
 
     def __init__(self, cache: SlotCache, lengths: list[int], chunks: list[Chunk]) -> None:
         """`lengths[i]` is how many positions decode row i already holds."""
         self.cache = cache
-        self.chunks = chunks
+        self.chunks: Sequence[Chunk] = chunks
         self.decode_rows = len(lengths)
         rows = list(range(self.decode_rows))
         positions = list(lengths)
@@ -57,6 +83,45 @@ class RaggedStep:
         self.span = min(round_up(longest, VIEW_STEP), cache.max_len)
         self._decode_masks: dict[int | None, torch.Tensor] = {}
         self._chunk_masks: dict[tuple[int, int | None], torch.Tensor] = {}
+
+    def attend(
+        self,
+        layer: int,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scaling: float | None,
+        window: int | None,
+    ) -> torch.Tensor:
+        """See Step."""
+        keys, values = self.cache.keys[layer], self.cache.values[layer]
+        keys[self.rows, :, self.positions] = key[0].transpose(0, 1)
+        values[self.rows, :, self.positions] = value[0].transpose(0, 1)
+        output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
+        if self.decode_rows:
+            rows, span = self.decode_rows, self.span
+            output[:rows] = attend_decode(
+                query[0, :, :rows],
+                keys[:rows, :, :span],
+                values[:rows, :, :span],
+                self.decode_mask(window),
+                scaling,
+            )
+        at = self.decode_rows
+        for index, chunk in enumerate(self.chunks):
+            end = chunk.start + chunk.count
+            mask = self.chunk_mask(index, window)
+            output[at : at + chunk.count] = scaled_dot_product_attention(
+                query[:, :, at : at + chunk.count],
+                keys[chunk.row : chunk.row + 1, :, :end],
+                values[chunk.row : chunk.row + 1, :, :end],
+                attn_mask=mask,
+                is_causal=mask is None,
+                scale=scaling,
+                enable_gqa=True,
+            )[0].transpose(0, 1)
+            at += chunk.count
+        return output
 
     def decode_mask(self, window: int | None) -> torch.Tensor:
         """What decode rows may see, to be added to the scores: `[B, 1, 1, span]`."""
@@ -93,7 +158,7 @@ class RaggedStep:
 
 
 @contextmanager
-def running(step: RaggedStep) -> Iterator[None]:
+def running(step: Step) -> Iterator[None]:
     """Make `step` the one the attention function of this thread works for."""
     _LOCAL.step = step
     try:
@@ -102,9 +167,9 @@ def running(step: RaggedStep) -> Iterator[None]:
         _LOCAL.step = None
 
 
-def current_step() -> RaggedStep:
+def current_step() -> Step:
     """The step this thread is running. Raises RuntimeError outside of `running`."""
-    step: RaggedStep | None = getattr(_LOCAL, "step", None)
+    step: Step | None = getattr(_LOCAL, "step", None)
     if step is None:
         raise RuntimeError("slot attention was called outside of an engine step")
     return step
@@ -131,50 +196,27 @@ def slot_attention(
         if kwargs.get(name) is not None:
             raise NotImplementedError(f"attention with {name}")
     layer: int = module.layer_idx  # type: ignore[assignment]
-    keys, values = step.cache.keys[layer], step.cache.values[layer]
-    keys[step.rows, :, step.positions] = key[0].transpose(0, 1)
-    values[step.rows, :, step.positions] = value[0].transpose(0, 1)
-    output = query.new_empty(query.shape[2], query.shape[1], value.shape[3])
-    if step.decode_rows:
-        _attend_decode(step, query, keys, values, output, scaling, sliding_window)
-    at = step.decode_rows
-    for index, chunk in enumerate(step.chunks):
-        end = chunk.start + chunk.count
-        mask = step.chunk_mask(index, sliding_window)
-        output[at : at + chunk.count] = scaled_dot_product_attention(
-            query[:, :, at : at + chunk.count],
-            keys[chunk.row : chunk.row + 1, :, :end],
-            values[chunk.row : chunk.row + 1, :, :end],
-            attn_mask=mask,
-            is_causal=mask is None,
-            scale=scaling,
-            enable_gqa=True,
-        )[0].transpose(0, 1)
-        at += chunk.count
+    output = step.attend(layer, query, key, value, scaling, sliding_window)
     return output[None], None
 
 
-def _attend_decode(
-    step: RaggedStep,
+def attend_decode(
     query: torch.Tensor,
     keys: torch.Tensor,
     values: torch.Tensor,
-    output: torch.Tensor,
+    mask: torch.Tensor,
     scaling: float | None,
-    window: int | None,
-) -> None:
-    """All decode rows at once; the heads of a KV group stand in for query positions."""
-    rows, span, kv_heads = step.decode_rows, step.span, keys.shape[1]
-    packed = query[0, :, :rows].transpose(0, 1).reshape(rows, kv_heads, -1, query.shape[3])
+) -> torch.Tensor:
+    """One token per row, all rows at once; the heads of a KV group stand in for query positions.
+
+    `query` is `[heads, rows, head_dim]`, `keys` and `values` `[rows, kv_heads, span, head_dim]`,
+    the mask `[rows, 1, 1, span]`; the answer is `[rows, heads, head_dim]`.
+    """
+    heads, rows, dim = query.shape
+    packed = query.transpose(0, 1).reshape(rows, keys.shape[1], -1, dim)
     attend = _attend_packed if _by_products(packed) else scaled_dot_product_attention
-    attended = attend(
-        packed,
-        keys[:rows, :, :span],
-        values[:rows, :, :span],
-        attn_mask=step.decode_mask(window),
-        scale=scaling,
-    )
-    output[:rows] = attended.reshape(rows, query.shape[1], -1)
+    attended = attend(packed, keys, values, attn_mask=mask, scale=scaling)
+    return attended.reshape(rows, heads, -1)
 
 
 def _by_products(query: torch.Tensor) -> bool:

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-CONTENT = "content"
-REASONING = "reasoning"
-ARGUMENTS = "arguments"
+from inference.contracts.answers import ARGUMENTS, CONTENT, REASONING, Part
+
+__all__ = ["ARGUMENTS", "CONTENT", "REASONING"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,13 @@ class Delta:
         """Whether it is nothing but content of the first choice."""
         extras = self.choice or self.opens or self.logprobs or self.reason
         return self.kind == CONTENT and not extras
+
+    @property
+    def part(self) -> Part:
+        """What of it goes to the caller."""
+        return Part(
+            self.text, self.choice, self.kind, self.call, self.opens, self.logprobs, self.reason
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +176,9 @@ class Runner(Protocol):
     """See the module's text for the threading rules."""
 
     tasks: frozenset[str]
+    takes_images: bool
+    """Whether image parts are understood; whoever hosts it then puts their bytes there as `data`,
+    and otherwise leaves them to be refused."""
 
     @classmethod
     def estimate(cls, config: RunnerConfig) -> Memory:

@@ -8,19 +8,30 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
+from inference.contracts import completion
 from inference.contracts.chat import TASK, ChatInput
-from inference.runners.answers import PlainAnswer
 from inference.runners.assembly import make_cache, make_forward
-from inference.runners.attention import Chunk, RaggedStep, running
 from inference.runners.base import Emit, InvalidInput, LoadError, Memory, RunnerConfig, Stats
-from inference.runners.device import float_type, resident_bytes
+from inference.runners.constraints import Constraints
+from inference.runners.cuda_setup import (
+    GpuSwitches,
+    capture,
+    engine_class,
+    graph_room,
+    room_on,
+)
+from inference.runners.device import float_type, use_device
 from inference.runners.families import PLAIN, SLOTS, Family
-from inference.runners.generation import OPEN_RESERVE, Generation
+from inference.runners.generation import OPEN_RESERVE
+from inference.runners.grammar import GrammarFactory
+from inference.runners.intake import Bounds, Intake
 from inference.runners.loading import (
     cache_budget,
     cache_layout,
@@ -29,25 +40,34 @@ from inference.runners.loading import (
     held_bytes,
     load_model,
     load_tokenizer,
+    prefix_budget,
     read_config,
     sampling_defaults,
     tied_head_bytes,
     workspace_bytes,
 )
 from inference.runners.model_folder import check_folder, weight_bytes
-from inference.runners.prompt import PromptBuilder
-from inference.runners.sampling import Choice, SamplingDefaults, penalties_for
-from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
-from inference.runners.text import DetokenizerFactory, TextStream
+from inference.runners.parsed_answer import AnswerMaker
+from inference.runners.prefix_cache import PrefixCache
+from inference.runners.prompt import PromptBuilder, tokenizer_format
+from inference.runners.sampling import SamplingDefaults
+from inference.runners.slots import SlotCache
+from inference.runners.text import DetokenizerFactory
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
+from inference.runners.vision import MOST_PIXELS, ImageReader, vision_bytes
+from inference.runners.warm_up import warm_up
 
 WAITING_TOKENS_PER_SLOT = 2 * OPEN_RESERVE
 
 
 class ChatRunner:
-    """One chat model on one device. `options`: waiting_tokens, prefill_tokens."""
+    """One chat model on one device.
 
-    tasks = frozenset({TASK})
+    `options`: waiting_tokens, prefill_tokens, prefix_cache_bytes (0 turns the prefix cache off),
+    image_pixels (larger images are scaled down), and for GPUs those of cuda_setup.
+    """
+
+    tasks = frozenset({TASK, completion.TASK})
 
     def __init__(self, config: RunnerConfig) -> None:
         """Nothing is read before `load`."""
@@ -60,17 +80,23 @@ class ChatRunner:
         self._context = 0
         self._family = Family("", SLOTS)
         self._defaults = SamplingDefaults()
-        self._prompts: PromptBuilder
-        self._detokenizers: DetokenizerFactory
+        self._prefixes: PrefixCache | None = None
+        self._constraints: Constraints | None = None
+        self._intake: Intake
 
     @property
     def context(self) -> int:
         """The most tokens prompt and answer may have together; known after `load`."""
         return self._context
 
+    @property
+    def takes_images(self) -> bool:
+        """Whether messages may hold images (as `data`); known after `load`."""
+        return self._family.takes_images
+
     def describe(self) -> str:
         """How the model is run: "slots", "hybrid" or "plain"; known after `load`."""
-        return self._family.engine
+        return self._family.engine + (", images" if self.takes_images else "")
 
     @property
     def healthy(self) -> bool:
@@ -85,7 +111,7 @@ class ChatRunner:
     def estimate(cls, config: RunnerConfig) -> Memory:
         """See Runner."""
         folder = check_folder(config.path)
-        model_config, _ = read_config(folder)
+        model_config, family = read_config(folder)
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
         weights = weight_bytes(folder, dtype.itemsize) + tied_head_bytes(
@@ -93,6 +119,7 @@ class ChatRunner:
         )
         layout = cache_layout(model_config, dtype, device)
         workspace = workspace_bytes(model_config, config, dtype)
+        workspace += graph_room(family, config, model_config.vocab_size, dtype)
         context = context_length(model_config, config)
         return Memory(
             weights, cache_budget(config, layout, context, weights + workspace), workspace
@@ -115,24 +142,11 @@ class ChatRunner:
 
     def submit(self, request_id: str, task: str, request: dict[str, Any], *, salt: str) -> None:
         """See Runner. Templates and tokenises in the caller's thread."""
-        del salt  # of use to the prefix cache only
         engine = self._require_engine()
         if task not in self.tasks:
             raise InvalidInput(f"This model does not do {task}", param="model")
         chat = ChatInput.from_dict(request)
-        prompt = self._prompts.build(chat.messages, context=self._context)
-        limit = self._completion_limit(len(prompt), chat.max_tokens)
-        generation = Generation(
-            request_id=request_id,
-            prompt=prompt,
-            limit=limit,
-            choice=Choice(chat.sampling, self._defaults),
-            answer=PlainAnswer(TextStream(self._detokenizers(), chat.stop)),
-            processors=penalties_for(chat.sampling, self._defaults, prompt),
-            open_ended=chat.max_tokens is None,
-            ignore_eos=chat.ignore_eos,
-        )
-        engine.submit(generation)
+        engine.submit(*self._intake.generations(request_id, chat, salt))
 
     def cancel(self, request_id: str) -> None:
         """See Runner."""
@@ -145,14 +159,7 @@ class ChatRunner:
             return Stats(active=0, waiting=0)
         load = self._engine.stats()
         held = self._memory.weights + self._memory.workspace + self._cache.bytes_held
-        return Stats(
-            active=load.active,
-            waiting=load.waiting,
-            tokens_per_s=load.tokens_per_s,
-            cache_used=load.cache_used,
-            cache_total=load.cache_total,
-            memory=held,
-        )
+        return replace(load, memory=held + load.prefix_total)
 
     def unload(self) -> None:
         """See Runner. Raises RuntimeError if the engine thread does not end."""
@@ -160,7 +167,9 @@ class ChatRunner:
             raise RuntimeError("the engine thread does not end")
         if self._cache is not None:
             self._cache.free()
-        self._engine = self._cache = self._model = None
+        if self._constraints is not None:
+            self._constraints.close()
+        self._engine = self._cache = self._model = self._prefixes = None
         gc.collect()
         if self._config.device.startswith("cuda"):
             torch.cuda.empty_cache()
@@ -173,32 +182,74 @@ class ChatRunner:
         self._family = family
         dtype = float_type(config.device, config.dtype)
         device = torch.device(config.device)
+        use_device(device)
         layout = cache_layout(model_config, dtype, device)
         on_progress(0.1, "tokenizer")
         tokenizer = load_tokenizer(folder)
-        self._prompts = PromptBuilder(tokenizer)
-        self._detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        form = tokenizer_format(tokenizer, model_config.model_type)
         on_progress(0.2, "weights")
         self._model = load_model(folder, dtype, device, family)
         self._defaults = sampling_defaults(folder)
         weights = held_bytes(self._model)
         on_progress(0.8, "warming up")
         context = context_length(model_config, config)
-        workspace = self._warm_up(layout, min(context, PREFILL_TOKENS))
-        workspace = max(workspace, workspace_bytes(model_config, config, dtype))
+        switches = GpuSwitches.of(config.options)
+        tokens = min(context, PREFILL_TOKENS)
+        peaks = warm_up(self._model, family, layout, switches, slots=config.slots, tokens=tokens)
+        workspace = max(peaks.step, workspace_bytes(model_config, config, dtype))
+        workspace += graph_room(family, config, model_config.vocab_size, dtype, peaks.decode)
+        if family.takes_images:
+            workspace += vision_bytes(self._model.config, self._most_pixels(), dtype)
         budget = cache_budget(config, layout, context, weights + workspace)
-        self._cache = make_cache(family, layout, slots=config.slots, context=context, budget=budget)
+        if device.type == "cuda":
+            budget = min(budget, room_on(device, workspace))
+        keeps = family.engine != PLAIN
+        prefix = prefix_budget(config, layout, context, budget) if keeps else 0
+        self._cache = make_cache(
+            family, layout, slots=config.slots, context=context, budget=budget - prefix
+        )
         self._context = self._cache.context
-        self._memory = Memory(weights, self._cache.bytes_total, workspace)
-        self._engine = TokenEngine(
-            make_forward(family, self._model, self._cache),
+        if prefix:
+            state_bytes = self._cache.state_bytes
+            self._prefixes = PrefixCache(layout, prefix, state_bytes=state_bytes)
+        self._memory = Memory(weights, self._cache.bytes_total + prefix, workspace)
+        limits = self._engine_limits()
+        forward = make_forward(family, self._model, self._cache, switches)
+        capture(forward)
+        ends = eos_ids(self._model.generation_config, tokenizer)
+        self._engine = engine_class(self._cache, switches)(
+            forward,
             self._cache,
-            eos_ids=eos_ids(self._model.generation_config, tokenizer),
-            limits=self._engine_limits(),
+            eos_ids=ends,
+            limits=limits,
+            prefixes=self._prefixes,
             on_fatal=self._tell_fatal,
+        )
+        known = max(tokenizer.get_vocab().values()) + 1
+        vocabulary = min(model_config.vocab_size, known)
+        detokenizers = DetokenizerFactory(tokenizer.backend_tokenizer)
+        grammars = GrammarFactory(tokenizer, model_config.vocab_size, ends)
+        self._constraints = Constraints(grammars, form, tokenizer.get_added_vocab(), ends)
+        self._intake = Intake(
+            PromptBuilder(tokenizer, form, takes_images=family.takes_images),
+            detokenizers,
+            AnswerMaker(tokenizer.backend_tokenizer, detokenizers, form),
+            self._defaults,
+            Bounds(self._context, vocabulary),
+            self._constraints,
+            self._image_reader(folder),
         )
         on_progress(1.0, "ready")
         return self._memory
+
+    def _most_pixels(self) -> int:
+        usual = MOST_PIXELS[torch.device(self._config.device).type]
+        return int(self._config.options.get("image_pixels", usual))
+
+    def _image_reader(self, folder: Path) -> ImageReader | None:
+        if not self._family.takes_images:
+            return None
+        return ImageReader(folder, self._model, most_pixels=self._most_pixels())
 
     def _tell_fatal(self, reason: str) -> None:
         if self._on_fatal is not None:
@@ -211,71 +262,6 @@ class ChatRunner:
             waiting_tokens=int(waiting),
             prefill_tokens=int(options.get("prefill_tokens", PREFILL_TOKENS)),
         )
-
-    def _warm_up(self, layout: CacheLayout, tokens: int) -> int:
-        """Run the largest prompt part and the largest decode batch; returns the bytes they took.
-
-        On a CPU only what the process keeps afterwards can be seen.
-        """
-        if self._family.engine == PLAIN:
-            return self._try_out()
-        slots = self._config.slots
-        room = max(round_up(tokens, LENGTH_STEP), slots * LENGTH_STEP)
-        budget = room * layout.bytes_per_token + slots * layout.state_bytes
-        cache = make_cache(self._family, layout, slots=slots, context=tokens, budget=budget)
-        on_cuda = layout.device.type == "cuda"
-        row = cache.take(tokens)
-        if on_cuda:
-            torch.cuda.reset_peak_memory_stats(layout.device)
-        before = torch.cuda.memory_allocated(layout.device) if on_cuda else resident_bytes()
-        self._run_once(RaggedStep(cache, [], [Chunk(row, 0, tokens)]), keep=1)
-        cache.reset()
-        rows = [cache.take(1) for _ in range(slots)]
-        self._run_once(RaggedStep(cache, [0 for _ in rows], []), keep=slots)
-        after = torch.cuda.max_memory_allocated(layout.device) if on_cuda else resident_bytes()
-        cache.free()
-        return max(0, after - before)
-
-    def _try_out(self) -> int:
-        """Run a model of the plain engine for two tokens; what it takes is left to the estimate."""
-        device = self._model.device
-        with torch.inference_mode():
-            self._model(input_ids=torch.zeros((1, 2), dtype=torch.long, device=device))
-        return 0
-
-    def _run_once(self, step: RaggedStep, *, keep: int) -> None:
-        """One forward over made-up tokens, with logits for the last `keep` of them."""
-        count = len(step.positions)
-        device = step.positions.device
-        with torch.inference_mode(), running(step):
-            self._model(
-                input_ids=torch.zeros((1, count), dtype=torch.long, device=device),
-                position_ids=step.positions[None],
-                use_cache=False,
-                logits_to_keep=torch.arange(count - keep, count, device=device),
-            )
-
-    def _completion_limit(self, prompt_tokens: int, max_tokens: int | None) -> int:
-        room = self._context - prompt_tokens
-        if room < 1:
-            raise InvalidInput(
-                f"The messages are {prompt_tokens} tokens long; this model's context length is "
-                f"{self._context} tokens, the answer included.",
-                code="context_length_exceeded",
-                param="messages",
-            )
-        if max_tokens is None:
-            return room
-        if max_tokens < 1:
-            raise InvalidInput("max_tokens must be at least 1", param="max_tokens")
-        if max_tokens > room:
-            raise InvalidInput(
-                f"The messages are {prompt_tokens} tokens long and max_tokens is {max_tokens}; "
-                f"together they exceed this model's context length of {self._context} tokens.",
-                code="context_length_exceeded",
-                param="max_tokens",
-            )
-        return max_tokens
 
     def _require_engine(self) -> TokenEngine:
         if self._engine is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -29,7 +30,7 @@ def float_type(device: str, dtype: str) -> torch.dtype:
 def has_bfloat16(device: str) -> bool:
     """Whether bfloat16 is faster than float32 there (on CPUs: AMX or AVX512-BF16)."""
     if device.startswith("cuda"):
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():  # torch has no public name for it
         return False
     try:
@@ -59,3 +60,22 @@ def resident_bytes() -> int:
     except OSError:
         return 0
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def use_device(device: torch.device) -> None:
+    """Make a GPU the calling thread's own, or pinned memory would set up another one as well."""
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+
+
+def to_device(
+    values: Sequence[int] | Sequence[float], dtype: torch.dtype, device: torch.device
+) -> torch.Tensor:
+    """A tensor of `values` on the device, without the host waiting for what runs there.
+
+    A plain `torch.tensor(..., device="cuda")` waits for all the work queued before it. The pinned
+    memory is torch's, which uses it again only after the copy.
+    """
+    if device.type != "cuda":
+        return torch.tensor(values, dtype=dtype, device=device)
+    return torch.tensor(values, dtype=dtype, pin_memory=True).to(device, non_blocking=True)

@@ -12,7 +12,8 @@ RunnerConfig.options for chat:
   waiting     how many requests may wait for a slot before Busy (default 1024)
 
 The last user message may ask for the same: "!crash", "!hang", "!error", "!slow <ms>" (its own
-delay) and "!tokens <n>". Requests of the Task `test/echo` are dicts with duration_ms, units
+delay) and "!tokens <n>"; "!error <n>" fails after n tokens, "!think" reasons first and
+"!call <name> {json}" calls a tool. n, logprobs, stop, prompts and echo are honoured. Requests of the Task `test/echo` are dicts with duration_ms, units
 (completion tokens to bill), crash, hang, error (a code), retryable and result.
 """
 
@@ -27,12 +28,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from inference.contracts.chat import TASK as CHAT_TASK
 from inference.contracts.chat import ChatInput
+from inference.contracts.completion import TASK as COMPLETION_TASK
 from inference.runners.base import (
+    REASONING,
     Busy,
     Delta,
     Emit,
@@ -46,6 +49,7 @@ from inference.runners.base import (
     Stats,
     Units,
 )
+from inference.runners.echo_script import Step, choice_steps, interleaved, needs_script
 
 ECHO_TASK = "test/echo"
 COMMAND = re.compile(r"!(crash|hang|error|slow|tokens)(?:\s+(\d+))?")
@@ -63,6 +67,11 @@ class Answer:
     reason: str = "stop"
     delay_s: float = 0.0
     said: int = 0
+    script: list[list[Delta]] = field(default_factory=list)
+    """Steps instead of words; `at` is the next one."""
+    at: int = 0
+    reasoned: int = 0
+    breaks_after: int | None = None
     fault: str | None = None
     error: str = "worker_error"
     retryable: bool = False
@@ -79,6 +88,7 @@ class Answer:
         return Units(
             prompt_tokens=self.prompt_tokens if self.started_at else 0,
             completion_tokens=self.said,
+            reasoning_tokens=self.reasoned,
             compute_ms=spent,
         )
 
@@ -86,7 +96,7 @@ class Answer:
 class EchoRunner:
     """See the module's text."""
 
-    tasks = frozenset({CHAT_TASK, ECHO_TASK})
+    tasks = frozenset({CHAT_TASK, COMPLETION_TASK, ECHO_TASK})
 
     def __init__(self, config: RunnerConfig) -> None:
         """Options are read here; unknown ones are ignored."""
@@ -122,6 +132,8 @@ class EchoRunner:
         on_progress(1.0, "ready")
         return Memory(weights=0, cache=0, workspace=0)
 
+    takes_images = False
+
     def describe(self) -> str:
         """See Runner."""
         return "echo"
@@ -138,7 +150,7 @@ class EchoRunner:
     def submit(self, request_id: str, task: str, request: dict[str, Any], *, salt: str) -> None:
         """See Runner."""
         del salt
-        if task == CHAT_TASK:
+        if task in (CHAT_TASK, COMPLETION_TASK):
             answer = self._chat_answer(request_id, request)
         elif task == ECHO_TASK:
             answer = _echo_answer(request_id, request)
@@ -183,24 +195,55 @@ class EchoRunner:
             for text, message in zip(texts, chat.messages, strict=True)
             if message.get("role") == "user"
         ]
-        asked = users[-1] if users else ""
+        prompts = [_prompt_text(prompt) for prompt in chat.prompts]
+        asked = (users or prompts or [""])[-1]
         commands = dict(COMMAND.findall(asked))
         fault = next((name for name in ("crash", "hang", "error") if name in commands), self._fault)
-        count = min(int(commands.get("tokens") or self._tokens), MOST_TOKENS)
-        words = [f"{word} " for word in asked.split()] if self._mode == "echo" else _words(count)
-        reason = "stop"
-        if chat.max_tokens is not None and chat.max_tokens <= len(words):
-            reason = "length" if chat.max_tokens < len(words) else "stop"
-            words = words[: chat.max_tokens]
+        breaks_after = (
+            int(commands["error"]) if fault == "error" and commands.get("error") else None
+        )
         slow = commands.get("slow")
-        return Answer(
+        words, reason = self._words_of(chat, asked, commands)
+        answer = Answer(
             request_id,
             words,
-            prompt_tokens=sum(len(text.split()) for text in texts),
+            prompt_tokens=sum(len(text.split()) for text in [*texts, *prompts]),
             reason=reason,
             delay_s=int(slow) / 1000 if slow else self._delay_s,
-            fault=fault,
+            fault=None if breaks_after else fault,
+            breaks_after=breaks_after or None,
         )
+        if breaks_after or needs_script(chat, asked):
+            self._write_script(answer, chat, prompts or [asked], commands)
+        return answer
+
+    def _words_of(
+        self, chat: ChatInput, asked: str, commands: dict[str, str]
+    ) -> tuple[list[str], str]:
+        """What it says to `asked`, and why it ends."""
+        count = min(int(commands.get("tokens") or self._tokens), MOST_TOKENS)
+        words = [f"{word} " for word in asked.split()] if self._mode == "echo" else _words(count)
+        if chat.stop:
+            text = "".join(words)
+            at = min((text.find(stop) for stop in chat.stop if stop in text), default=len(text))
+            words = re.findall(r"\S+\s*", text[:at])
+        if chat.max_tokens is not None and chat.max_tokens < len(words):
+            return words[: chat.max_tokens], "length"
+        return words, "stop"
+
+    def _write_script(
+        self, answer: Answer, chat: ChatInput, asked: list[str], commands: dict[str, str]
+    ) -> None:
+        choices = []
+        for text in asked:
+            words, reason = self._words_of(chat, text, commands)
+            lead = [Step(text, is_token=False)] if chat.echo else []
+            for _ in range(chat.n):
+                steps = choice_steps(chat, text, words, reason, choice=len(choices))
+                choices.append([*lead, *steps])
+        answer.script = interleaved(answer.request_id, choices)
+        reasons = {steps[-1].reason for steps in choices}
+        answer.reason = reasons.pop() if len(choices) == 1 else "stop"
 
     def _run(self) -> None:
         while True:
@@ -265,7 +308,7 @@ class EchoRunner:
             answer = heapq.heappop(self._delayed)[2]
             if answer.fault:
                 self._act_out(answer, events)
-            elif answer.words and self._token_s:
+            elif (answer.words or answer.script) and self._token_s:
                 if not self._speaking:
                     self._next_tick = now
                 self._speaking.append(answer)
@@ -287,11 +330,27 @@ class EchoRunner:
         self._end(answer, events, failed)
 
     def _say_all(self, answer: Answer, events: list[Event]) -> None:
+        if answer.script:
+            while not answer.closed:
+                self._say_step(answer, events)
+            return
         answer.said = len(answer.words) or answer.billed
         if answer.words:
             events.append(Delta(answer.request_id, "".join(answer.words), answer.said))
         ended = Ended(answer.request_id, answer.reason, answer.units, answer.result)
         self._end(answer, events, ended)
+
+    def _say_step(self, answer: Answer, events: list[Event]) -> None:
+        """One token of every choice; the last step ends the answer."""
+        for delta in answer.script[answer.at]:
+            events.append(delta)
+            answer.said = delta.completion_tokens
+            answer.reasoned += delta.kind == REASONING
+        answer.at += 1
+        if answer.breaks_after is not None and answer.said >= answer.breaks_after:
+            self._act_out(answer, events)
+        elif answer.at == len(answer.script):
+            self._end(answer, events, Ended(answer.request_id, answer.reason, answer.units))
 
     def _tick(self, now: float, events: list[Event]) -> None:
         """One token for every row that speaks."""
@@ -299,6 +358,10 @@ class EchoRunner:
         self._next_tick = max(self._next_tick + self._token_s, now)
         finished = False
         for answer in self._speaking:
+            if answer.script:
+                self._say_step(answer, events)
+                finished = finished or answer.closed
+                continue
             said = answer.said
             answer.said = said + 1
             events.append(Delta(answer.request_id, answer.words[said], said + 1))
@@ -344,6 +407,10 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content if isinstance(part, dict))
     return str(content or "")
+
+
+def _prompt_text(prompt: str | list[int]) -> str:
+    return prompt if isinstance(prompt, str) else "".join(f"t{token} " for token in prompt)
 
 
 def _echo_answer(request_id: str, request: dict[str, Any]) -> Answer:

@@ -20,11 +20,13 @@ class Forward(Protocol):
         decoding: Sequence[Generation],
         chunks: Sequence[Chunk],
         prefilling: Sequence[Generation],
+        fed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits `[due, vocabulary]`: of every decode row, then of every chunk that ends a prompt.
 
         `decoding[i]` is in row i and its `last_token` is the input; `prefilling[i]` is the request
-        of `chunks[i]`. Writes the cache, and does not advance its lengths.
+        of `chunks[i]`. `fed` (`[decode rows]`, int64, on the device) takes the place of all the
+        `last_token`. Writes the cache, and does not advance its lengths.
         """
 
 
@@ -41,6 +43,7 @@ class RaggedForward:
         decoding: Sequence[Generation],
         chunks: Sequence[Chunk],
         prefilling: Sequence[Generation],
+        fed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See Forward."""
         tokens = [generation.last_token for generation in decoding]
@@ -53,9 +56,12 @@ class RaggedForward:
                 keep.append(len(tokens) - 1)
         step = RaggedStep(self._cache, lengths, list(chunks))
         device = self._cache.layout.device
+        ids = torch.tensor([tokens]).to(device, non_blocking=True)
+        if fed is not None:
+            ids[0, : len(decoding)] = fed
         with running(step):
             return self._model(
-                input_ids=torch.tensor([tokens]).to(device, non_blocking=True),
+                input_ids=ids,
                 position_ids=step.positions[None],
                 use_cache=False,
                 logits_to_keep=torch.tensor(keep, dtype=torch.long).to(device, non_blocking=True),

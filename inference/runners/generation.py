@@ -9,6 +9,7 @@ from typing import Any
 from inference.runners.answers import AnswerStream
 from inference.runners.base import Units
 from inference.runners.logprobs import LogprobLine
+from inference.runners.media import Media
 from inference.runners.sampling import Choice, LogitProcessor
 from inference.runners.slots import Snapshot
 
@@ -37,6 +38,7 @@ class Generation:
     `index` is its number within the request; `follows` says that an earlier choice computes its
     prompt, `stem` what they share. `seed` starts the prefix cache's keys and `keys` are those of
     the prompt's blocks; without a seed nothing of it is shared. `echo` goes out before the answer.
+    `media` are the images of the prompt.
     """
 
     request_id: str
@@ -54,6 +56,7 @@ class Generation:
     keys: list[bytes] = field(default_factory=list)
     logprobs: LogprobLine | None = None
     echo: str = ""
+    media: Media | None = None
     reserved: int = 0
     prefilled: int = 0
     cached: int = 0

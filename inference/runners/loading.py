@@ -23,11 +23,13 @@ from inference.runners.device import free_bytes
 from inference.runners.families import LINEAR, Family, family_of
 from inference.runners.model_folder import read_json
 from inference.runners.packing import can_pack, pack_linears, packed_bytes
+from inference.runners.prefix_cache import BLOCK
 from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import LENGTH_STEP, CacheLayout, StateShape, round_up
 from inference.runners.token_engine import PREFILL_TOKENS
 
 USUAL_ROW_TOKENS = 2048
+PREFIX_SHARE = 4  # the prefix cache gets one byte for so many of the slots
 
 
 def read_config(folder: Path) -> tuple[PretrainedConfig, Family]:
@@ -89,21 +91,37 @@ def workspace_bytes(config: PretrainedConfig, runner: RunnerConfig, dtype: torch
 
 
 def cache_budget(config: RunnerConfig, layout: CacheLayout, context: int, taken: int) -> int:
-    """Bytes for the cache: what the memory budget leaves, at most all slots at full context.
+    """Bytes for slots and prefix cache: what the memory budget leaves, at most all slots at full
+    context and the prefix cache beside them.
 
     Without a memory budget: every slot at USUAL_ROW_TOKENS, but at least one at full context, and
     at most half of what is free.
     """
     full_row = round_up(context, LENGTH_STEP) * layout.bytes_per_token + layout.state_bytes
     if config.memory_budget is not None:
-        budget = min(config.memory_budget - taken, config.slots * full_row)
+        most = config.slots * full_row
+        budget = min(config.memory_budget - taken, most + _prefix_wish(config, most))
     else:
         usual_row = min(full_row, USUAL_ROW_TOKENS * layout.bytes_per_token + layout.state_bytes)
         usual = max(config.slots * usual_row, full_row)
-        budget = min(usual, free_bytes(config.device) // 2)
+        budget = min(usual + _prefix_wish(config, usual), free_bytes(config.device) // 2)
     if budget < min(LENGTH_STEP * layout.bytes_per_token, full_row) + 2 * layout.state_bytes:
         raise LoadError("the memory budget leaves no room for the cache")
     return budget
+
+
+def prefix_budget(config: RunnerConfig, layout: CacheLayout, context: int, budget: int) -> int:
+    """The part of `cache_budget` for the prefix cache: whole blocks, and a full row is left."""
+    full_row = round_up(context, LENGTH_STEP) * layout.bytes_per_token
+    wish = _prefix_wish(config, budget - budget // (PREFIX_SHARE + 1))
+    block = BLOCK * layout.bytes_per_token
+    return max(0, min(wish, budget - full_row)) // block * block
+
+
+def _prefix_wish(config: RunnerConfig, slots_bytes: int) -> int:
+    """Option `prefix_cache_bytes`, or a share of what the slots have."""
+    wish = config.options.get("prefix_cache_bytes")
+    return slots_bytes // PREFIX_SHARE if wish is None else max(0, int(wish))
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:

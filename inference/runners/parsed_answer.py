@@ -291,7 +291,7 @@ class AnswerMaker:
         """A fresh one; `tail` is what the prompt has already written of the answer."""
         wants_calls = bool(chat.tools) and chat.tool_choice != "none"
         regions = regions_for(self.form, tail, calls=wants_calls)
-        if isinstance(regions, PlainRegions):
+        if chat.prompts or isinstance(regions, PlainRegions):
             return PlainAnswer(TextStream(self._detokenizers(), chat.stop))
         tools = self.form.tools if wants_calls else None
         constrained = chat.tool_choice == "required" or chat.tool_choice.startswith("=")

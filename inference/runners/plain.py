@@ -7,6 +7,7 @@ cancelling; only the batching is missing. Each row owns whatever cache the model
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -15,11 +16,18 @@ import torch
 
 from inference.runners.attention import Chunk
 from inference.runners.generation import Generation
-from inference.runners.slots import SlotCache
+from inference.runners.slots import SlotCache, Snapshot
 
 
 class RowCaches(SlotCache):
-    """Counts positions like a SlotCache and keeps, in place of tensors, one cache per row."""
+    """Counts positions like a SlotCache and keeps, in place of tensors, one cache per row.
+
+    A Snapshot's state is a copy of the whole cache, so siblings can share a prompt; its `kv` has
+    no width. There is nothing here that a prefix cache could keep in blocks.
+    """
+
+    can_keep = False
+    needs_state = True
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         """As SlotCache. `caches[row]` is transformers' object, None before the first token."""
@@ -42,6 +50,20 @@ class RowCaches(SlotCache):
         moves = super().release(row, group_end)
         self.caches.pop()
         return moves
+
+    def snapshot(self, row: int, start: int, end: int) -> Snapshot:
+        """See SlotCache."""
+        return Snapshot(self.snapshot_kv(row, start, end), copy.deepcopy(self.caches[row]))
+
+    def snapshot_kv(self, row: int, start: int, end: int) -> torch.Tensor:
+        """See SlotCache: positions without numbers."""
+        return torch.empty((end - start, 0))
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """See SlotCache; without tokens there is nothing to take over."""
+        if snapshot.tokens:
+            self.caches[row] = copy.deepcopy(snapshot.state)
+            self._filled[row] += snapshot.tokens
 
     def free(self) -> None:
         """See SlotCache."""
@@ -74,9 +96,11 @@ class PlainForward:
         decoding: Sequence[Generation],
         chunks: Sequence[Chunk],
         prefilling: Sequence[Generation],
+        fed: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """See Forward."""
-        due = [self._row(row, [generation.last_token]) for row, generation in enumerate(decoding)]
+        last = [generation.last_token for generation in decoding] if fed is None else fed.tolist()
+        due = [self._row(row, [token]) for row, token in enumerate(last)]
         for chunk, generation in zip(chunks, prefilling, strict=True):
             end = chunk.start + chunk.count
             ends = end == len(generation.prompt)

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from inference.runners.device import to_device
 from inference.runners.slots import CacheLayout, Snapshot
 
 BLOCK = 32
@@ -95,7 +96,7 @@ class PrefixCache:
     def load(self, keys: Sequence[bytes]) -> Snapshot:
         """A copy of the blocks of `keys`, all of which must be here (see `find`)."""
         places = [self._places[key] for key in keys]
-        index = torch.tensor(places, dtype=torch.long, device=self._pool.device)
+        index = to_device(places, torch.long, self._pool.device)
         kv = self._pool.index_select(0, index).flatten(0, 1)
         self._touch(keys)
         if not self._needs_state:
@@ -124,9 +125,10 @@ class PrefixCache:
         fresh = {key: at for at, key in enumerate(keys[first:]) if key not in self._places}
         places = [self._place(key) for key in fresh]
         if places:
-            index = torch.tensor(places, dtype=torch.long, device=self._pool.device)
-            blocks = kv.unflatten(0, (-1, BLOCK))[list(fresh.values())]
-            self._pool.index_copy_(0, index, blocks)
+            device = self._pool.device
+            fresh_blocks = to_device(list(fresh.values()), torch.long, device)
+            blocks = kv.unflatten(0, (-1, BLOCK)).index_select(0, fresh_blocks)
+            self._pool.index_copy_(0, to_device(places, torch.long, device), blocks)
         self._touch(keys)
         for position, state in (states or {}).items():
             if 0 < position // BLOCK <= len(keys):

@@ -207,6 +207,8 @@ class BareRegions:
             rest = self._held
         elif rest.startswith(self._mark):
             rest = rest[len(self._mark) :].lstrip()
+            if not rest:
+                return ""
         elif self._mark.startswith(rest):
             return ""
         held, self._held = self._held, ""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 
-from inference.runners.generation import Generation
+from inference.runners.generation import Generation, Stem
 from inference.runners.prefix_cache import BLOCK, Match, PrefixCache, chain
-from inference.runners.slots import SlotCache
+from inference.runners.slots import SlotCache, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -17,17 +17,16 @@ class Reuse:
     def __init__(self, cache: SlotCache, prefixes: PrefixCache | None) -> None:
         """`prefixes` None: nothing is kept beyond a request."""
         self._cache = cache
-        self._prefixes = prefixes
+        self._prefixes = prefixes if cache.can_share and cache.can_keep else None
 
-    @staticmethod
-    def must_wait(generation: Generation) -> bool:
+    def must_wait(self, generation: Generation) -> bool:
         """Whether the choice that computes its prompt has not come to the end of it."""
-        stem = generation.stem
+        stem = self._stem(generation)
         return generation.follows and stem is not None and stem.snapshot is None
 
     def begin(self, generation: Generation, row: int) -> None:
         """Fill a fresh row with what is at hand; at least one token is left to prefill."""
-        stem = generation.stem
+        stem = self._stem(generation)
         if generation.follows and stem is not None and stem.snapshot is not None:
             self._cache.restore(row, stem.snapshot)
             generation.prefilled = stem.snapshot.tokens
@@ -35,17 +34,17 @@ class Reuse:
             if not stem.waiting:
                 stem.snapshot = None
             return
-        match = self._find(generation)
-        if match.reused and self._prefixes is not None:
-            self._cache.restore(row, self._prefixes.load(generation.keys[: match.reused]))
-            generation.prefilled = generation.cached = match.reused * BLOCK
+        match, snapshot = self._look_up(generation)
+        if snapshot is not None:
+            self._cache.restore(row, snapshot)
+            generation.prefilled = generation.cached = snapshot.tokens
         if self._cache.needs_state:
             generation.stops = self._stops(generation, match)
 
     def after_chunk(self, generation: Generation, row: int) -> None:
         """Note what is at hand only now: the state at a stop, the prompt for the siblings."""
         at = generation.prefilled
-        stem = generation.stem
+        stem = self._stem(generation)
         usable = len(generation.prompt) - 1
         if stem is not None and stem.waiting and stem.snapshot is None and at >= usable:
             stem.snapshot = self._cache.snapshot(row, 0, usable)
@@ -58,7 +57,8 @@ class Reuse:
         if prefixes is None or not self._shares(generation):
             return
         try:
-            written = (generation.prompt + generation.tokens)[: self._cache.length(row)]
+            # of the last token nothing is in the row, or nothing that is known to be sound
+            written = (generation.prompt + generation.tokens)[:-1]
             keys = generation.keys = chain(generation.seed, written, generation.keys)
             keys = keys[: prefixes.capacity]
             first = prefixes.missing(keys)
@@ -75,15 +75,27 @@ class Reuse:
         if self._prefixes is not None:
             self._prefixes.clear()
 
+    def _stem(self, generation: Generation) -> Stem | None:
+        return generation.stem if self._cache.can_share else None
+
     def _shares(self, generation: Generation) -> bool:
         return bool(generation.seed) and not generation.follows
 
-    def _find(self, generation: Generation) -> Match:
-        if self._prefixes is None or not self._shares(generation):
-            return Match(0, 0)
-        if not generation.keys:
-            generation.keys = chain(generation.seed, generation.prompt)
-        return self._prefixes.find(generation.keys[: (len(generation.prompt) - 1) // BLOCK])
+    def _look_up(self, generation: Generation) -> tuple[Match, Snapshot | None]:
+        """What is known of a prompt, always less than all of it."""
+        prefixes, nothing = self._prefixes, Match(0, 0)
+        if prefixes is None or not self._shares(generation):
+            return nothing, None
+        try:
+            if not generation.keys:
+                generation.keys = chain(generation.seed, generation.prompt)
+            keys = generation.keys[: (len(generation.prompt) - 1) // BLOCK]
+            match = prefixes.find(keys)
+            return match, prefixes.load(keys[: match.reused]) if match.reused else None
+        except Exception:  # a cache that fails must not end an answer
+            logger.exception("the prefix cache failed and is emptied")
+            prefixes.clear()
+            return nothing, None
 
     def _stops(self, generation: Generation, match: Match) -> list[int]:
         """Where prefilling pauses so that a state can be kept.

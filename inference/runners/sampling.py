@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from inference.contracts.chat import Sampling
+from inference.runners.device import to_device
 
 MAX_CANDIDATES = 1024
 FEW_CANDIDATES = 64
@@ -184,65 +185,77 @@ def sample(logits: torch.Tensor, choices: list[Choice]) -> list[int | None]:
 
     None stands for a row whose logits hold no valid number; the other rows are unaffected.
     """
+    return [None if token < 0 else token for token in choose(logits, choices).tolist()]
+
+
+def choose(logits: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
+    """The same as a tensor `[rows]`, int64, where -1 stands for None.
+
+    It is left on the device, and the host waits for nothing. Every row draws its number now.
+    """
     ways: dict[int, list[int]] = {}
     for row, choice in enumerate(choices):
         ways.setdefault(choice.width, []).append(row)
-    chosen: list[int | None] = [None] * len(choices)
+    if len(ways) == 1:
+        return _choose(next(iter(ways)), logits, choices)
+    chosen = torch.full((len(choices),), -1, dtype=torch.long, device=logits.device)
     for width, rows in ways.items():
-        part = logits if len(ways) == 1 else logits[rows]
-        members = choices if len(ways) == 1 else [choices[row] for row in rows]
-        if width == 1:
-            tokens = _greedy(part)
-        elif width == 0:
-            tokens = _plain(part, members)
-        else:
-            tokens = _filtered(part, members, width)
-        for row, token in zip(rows, tokens, strict=True):
-            chosen[row] = None if token < 0 else token
+        index = to_device(rows, torch.long, logits.device)
+        chosen[index] = _choose(width, logits[index], [choices[row] for row in rows])
     return chosen
 
 
-def _greedy(logits: torch.Tensor) -> list[int]:
+def _choose(width: int, logits: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
+    if width == 1:
+        return _greedy(logits)
+    if width == 0:
+        return _plain(logits, choices)
+    return _filtered(logits, choices, width)
+
+
+def _greedy(logits: torch.Tensor) -> torch.Tensor:
     # max, not argmax: five times faster on CPUs in bfloat16, and it shows a NaN for free
     best, tokens = logits.max(-1)
-    return torch.where(best.isfinite(), tokens, -1).tolist()
+    return torch.where(best.isfinite(), tokens, -1)
 
 
-def _scaled(logits: torch.Tensor, choices: list[Choice]) -> torch.Tensor:
-    heat = torch.tensor([choice.temperature for choice in choices], device=logits.device)
+def _scaled(logits: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
+    heat = to_device([choice.temperature for choice in choices], torch.float32, logits.device)
     return logits.float() / heat[:, None]
 
 
-def _plain(logits: torch.Tensor, choices: list[Choice]) -> list[int]:
-    return _draw(torch.softmax(_scaled(logits, choices), -1), choices).tolist()
+def _plain(logits: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
+    return _draw(torch.softmax(_scaled(logits, choices), -1), choices)
 
 
-def _filtered(logits: torch.Tensor, choices: list[Choice], width: int) -> list[int]:
+def _filtered(logits: torch.Tensor, choices: Sequence[Choice], width: int) -> torch.Tensor:
     scaled = _scaled(logits, choices)
     device = logits.device
     best, ids = scaled.topk(min(width, scaled.shape[1]), dim=-1)
     ranks = torch.arange(best.shape[1], device=device)
-    top_k = torch.tensor([choice.top_k or MAX_CANDIDATES for choice in choices], device=device)
+    wished = [choice.top_k or MAX_CANDIDATES for choice in choices]
+    top_k = to_device(wished, torch.long, device)
     total = torch.logsumexp(scaled, -1, keepdim=True) if width == MAX_CANDIDATES else best[:, :1]
     best = best.masked_fill(ranks >= top_k[:, None], -math.inf)
-    has_k = torch.tensor([bool(choice.top_k) for choice in choices], device=device)[:, None]
+    has_k = to_device([bool(choice.top_k) for choice in choices], torch.bool, device)[:, None]
     total = torch.where(has_k, torch.logsumexp(best, -1, keepdim=True), total)
     weights = torch.exp(best - total)
-    top_p = torch.tensor([choice.top_p for choice in choices], device=device)[:, None]
-    min_p = torch.tensor([choice.min_p for choice in choices], device=device)[:, None]
+    top_p = to_device([choice.top_p for choice in choices], torch.float32, device)[:, None]
+    min_p = to_device([choice.min_p for choice in choices], torch.float32, device)[:, None]
     before = weights.cumsum(-1) - weights
     drop = (before >= top_p) | (weights < min_p * weights[:, :1])
     drop[:, 0] = False
     picks = _draw(weights.masked_fill(drop, 0.0), choices)
     tokens = ids.gather(1, picks.clamp(min=0)[:, None])[:, 0]
-    return torch.where(picks < 0, -1, tokens).tolist()
+    return torch.where(picks < 0, -1, tokens)
 
 
-def _draw(weights: torch.Tensor, choices: list[Choice]) -> torch.Tensor:
+def _draw(weights: torch.Tensor, choices: Sequence[Choice]) -> torch.Tensor:
     """One index per row, in proportion to `weights`; -1 where they are no valid numbers."""
     sums = weights.cumsum(-1)
     total = sums[:, -1:]
-    uniform = torch.tensor([choice.random.random() for choice in choices], device=weights.device)
+    numbers = [choice.random.random() for choice in choices]
+    uniform = to_device(numbers, torch.float32, weights.device)
     target = uniform[:, None].to(sums.dtype) * total
     # strictly below the total, or rounding could pick a token of probability zero
     target = torch.minimum(target, torch.nextafter(total, torch.zeros_like(total)))

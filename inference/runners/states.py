@@ -14,25 +14,37 @@ import torch
 from torch.nn.functional import pad
 from transformers import Cache
 
-from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, round_up
+from inference.runners.slots import LENGTH_STEP, CacheLayout, SlotCache, Snapshot, round_up
 
 
 class StateSlotCache(SlotCache):
     """`convs[layer]` is `[row_capacity, channels, kernel]`, `recurrents[layer]` `[row_capacity,
-    heads, key_dim, value_dim]` in float32; only linear-attention layers are listed."""
+    heads, key_dim, value_dim]` in float32; only linear-attention layers are listed. The state of a
+    Snapshot is a copy of all of a row's, in the order of `_states`."""
 
-    def __init__(self, layout: CacheLayout, *, slots: int, context: int, budget: int) -> None:
+    needs_state = True
+
+    def __init__(
+        self,
+        layout: CacheLayout,
+        *,
+        slots: int,
+        context: int,
+        budget: int,
+        whole: bool = False,
+    ) -> None:
         """As SlotCache; the states of all slots are taken from `budget` first.
 
         There are fewer slots where the rest could not hold one row of `context` (or, in a small
         budget, where they would take more than half of it).
         """
+        self.state_bytes = layout.state_bytes
         self.convs: dict[int, torch.Tensor] = {}
         self.recurrents: dict[int, torch.Tensor] = {}
         row = min(budget // 2, round_up(context, LENGTH_STEP) * layout.bytes_per_token)
         slots = max(1, min(slots, (budget - row) // layout.state_bytes))
         rest = budget - slots * layout.state_bytes
-        super().__init__(layout, slots=slots, context=context, budget=rest)
+        super().__init__(layout, slots=slots, context=context, budget=rest, whole=whole)
 
     @property
     def bytes_held(self) -> int:
@@ -52,6 +64,19 @@ class StateSlotCache(SlotCache):
     def view(self, layer: int, first: int, last: int, *, begun: bool) -> RowStates:
         """The states of rows `first..last - 1` in one layer; `begun` if they hold any tokens."""
         return RowStates(self.convs[layer][first:last], self.recurrents[layer][first:last], begun)
+
+    def snapshot(self, row: int, start: int, end: int) -> Snapshot:
+        """See SlotCache."""
+        state = tuple(tensor[row].clone() for tensor in self._states())
+        return Snapshot(self.snapshot_kv(row, start, end), state)
+
+    def restore(self, row: int, snapshot: Snapshot) -> None:
+        """See SlotCache; the snapshot's state replaces the row's, unless it has no tokens."""
+        super().restore(row, snapshot)
+        if not snapshot.tokens:
+            return
+        for tensor, kept in zip(self._states(), snapshot.state, strict=True):
+            tensor[row].copy_(kept)
 
     def release(self, row: int, group_end: int) -> list[tuple[int, int]]:
         """See SlotCache."""

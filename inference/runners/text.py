@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from tokenizers import Tokenizer, decoders
@@ -121,6 +121,10 @@ class DetokenizerFactory:
         bytewise = isinstance(tokenizer.decoder, decoders.ByteLevel)
         self._table = TokenBytes(tokenizer) if bytewise else None
         self._bytes = self._table or PieceBytes(tokenizer)
+
+    def text(self, tokens: Sequence[int]) -> str:
+        """The text of whole tokens, special ones by their name."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False)
 
     def shown(self, token: int) -> bytes:
         """A token's part of the text; nothing for special tokens."""

@@ -25,12 +25,14 @@ import torch
 from inference.runners.answers import Piece
 from inference.runners.attention import Chunk
 from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.device import use_device
 from inference.runners.forward import Forward
 from inference.runners.generation import OPEN_RESERVE, Generation, Request
+from inference.runners.launch import Launched, Reading
 from inference.runners.logprobs import StepLogprobs
 from inference.runners.prefix_cache import PrefixCache
 from inference.runners.reuse import Reuse
-from inference.runners.sampling import Penalties, penalise, sample
+from inference.runners.sampling import Penalties, choose, penalise
 from inference.runners.slots import SlotCache
 from inference.runners.waiting_line import WaitingLine
 
@@ -40,6 +42,7 @@ PREFILL_TOKENS = 512
 MAX_FAILED_STEPS = 3
 LONGEST_RETRY = 60
 GUESSED_TOKENS_PER_S = 100.0
+SHORTEST_STEP_S = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +87,7 @@ class TokenEngine:
         self._stopping = False
         self._failed_steps = 0
         self._rate = 0.0
+        self._settled_at = 0.0
         self._thread: threading.Thread | None = None
 
     def start(self, emit: Emit) -> None:
@@ -101,8 +105,8 @@ class TokenEngine:
         with self._wake:
             if request.request_id in self._known:
                 raise ValueError(f"request {request.request_id} is already running")
-            tokens = self._waiting.tokens + request.line_tokens
-            full = len(self._waiting) and tokens > self._limits.waiting_tokens
+            # by what waits already: a request of many choices has its turn like any other
+            full = self._waiting.tokens >= self._limits.waiting_tokens
             if full or self._stopping or not self.healthy:
                 raise Busy(self._retry_after())
             self._known[request.request_id] = request
@@ -127,8 +131,8 @@ class TokenEngine:
             tokens_per_s=self._rate if active else 0.0,
             cache_used=self._cache.bytes_used,
             cache_total=self._cache.bytes_total,
-            prefix_used=self._prefixes.bytes_used if self._prefixes else 0,
-            prefix_total=self._prefixes.bytes_total if self._prefixes else 0,
+            prefix_used=self._prefixes.bytes_used if self._prefixes is not None else 0,
+            prefix_total=self._prefixes.bytes_total if self._prefixes is not None else 0,
         )
 
     def stop(self, timeout: float = 30.0) -> bool:
@@ -146,6 +150,7 @@ class TokenEngine:
         return max(1, min(LONGEST_RETRY, round(seconds)))
 
     def _run(self) -> None:
+        use_device(self._cache.layout.device)
         while self._wait_for_work():
             events: list[Event] = []
             try:
@@ -177,30 +182,56 @@ class TokenEngine:
     def _step(self, events: list[Event]) -> None:
         if self._any_cancelled:
             self._drop_cancelled(events)
-        decode_rows = len(self._rows)
-        if self._rows and not self._rows[-1].decoding:
-            decode_rows -= 1
+        step = self._launch(events)
+        if step is not None:
+            self._settle(step, events)
+
+    def _launch(self, events: list[Event]) -> Launched | None:
+        """Plan a step and start it, to the choice of its tokens; None if there is nothing to do."""
+        decode_rows = self._decode_rows()
         chunks = self._plan(decode_rows, events)
         if not self._rows:
-            return
+            return None
         began = time.perf_counter()
-        logits, due = self._forward(decode_rows, chunks)
+        decoding = self._rows[:decode_rows]
+        shares = [(generation, 1) for generation in decoding]
+        shares += [(self._rows[chunk.row], chunk.count) for chunk in chunks]
+        logits, due = self._forward(decode_rows, chunks, self._fed(decoding))
         lines = [generation.logprobs for generation in due]
         asked = any(line is not None for line in lines)
         raw = StepLogprobs(logits, lines) if asked else None
         logits, failed = self._process(logits, due)
-        tokens = sample(logits, [generation.choice for generation in due])
-        spent = time.perf_counter() - began
-        self._share_time(decode_rows, chunks, spent)
-        if raw is not None:
-            raw.tell([self._listed(*pair) for pair in zip(due, tokens, strict=True)])
-        for generation, token in zip(due, tokens, strict=True):
-            if generation in failed or token is None:
+        tokens = choose(logits, [generation.choice for generation in due])
+        return Launched(due, Reading(tokens), raw, failed, shares, began)
+
+    def _settle(self, step: Launched, events: list[Event]) -> None:
+        """Read the tokens of a step, take them into their answers, release what is over."""
+        tokens = step.reading.tokens()
+        now = time.perf_counter()
+        spent = max(now - max(step.began, self._settled_at), SHORTEST_STEP_S)
+        self._settled_at = now
+        step.share_time(spent)
+        if step.raw is not None:
+            step.raw.tell([self._listed(*pair) for pair in zip(step.due, tokens, strict=True)])
+        for generation, token in zip(step.due, tokens, strict=True):
+            if generation.over:  # known only after this step was begun
+                continue
+            if generation in step.failed or token is None:
                 self._fail(generation, events)
             else:
                 self._accept(generation, token, events)
-        self._rate += 0.1 * (len(due) / spent - self._rate) if self._rate else len(due) / spent
+        rate = len(step.due) / spent
+        self._rate += 0.1 * (rate - self._rate) if self._rate else rate
         self._release_over()
+
+    def _decode_rows(self) -> int:
+        """How many rows are past their prompts: all but the last one at the most."""
+        rows = len(self._rows)
+        return rows - 1 if rows and not self._rows[-1].decoding else rows
+
+    def _fed(self, decoding: list[Generation]) -> torch.Tensor | None:
+        """The last tokens of these rows where only the device knows them (see Forward)."""
+        return None
 
     def _listed(self, generation: Generation, token: int | None) -> int | None:
         """The token if it is part of the answer: what ends it is not."""
@@ -217,6 +248,8 @@ class TokenEngine:
             budget = self._add_chunk(chunks, row, budget)
         while budget > 0 and self._admit(events):
             budget = self._add_chunk(chunks, len(self._rows) - 1, budget)
+            if self._rows[-1].media is not None:
+                break  # one prompt with images per step: encoding them takes long
         return chunks
 
     def _add_chunk(self, chunks: list[Chunk], row: int, budget: int) -> int:
@@ -245,7 +278,7 @@ class TokenEngine:
         return True
 
     def _forward(
-        self, decode_rows: int, chunks: list[Chunk]
+        self, decode_rows: int, chunks: list[Chunk], fed: torch.Tensor | None
     ) -> tuple[torch.Tensor, list[Generation]]:
         """Run the model; returns logits `[due, vocabulary]` and the requests they belong to."""
         decoding = self._rows[:decode_rows]
@@ -254,7 +287,7 @@ class TokenEngine:
         for chunk, generation in zip(chunks, prefilling, strict=True):
             if chunk.start + chunk.count == len(generation.prompt):
                 due.append(generation)
-        logits = self._model.run(decoding, chunks, prefilling)
+        logits = self._model.run(decoding, chunks, prefilling, fed)
         for row in range(decode_rows):
             self._cache.advance(row, 1)
         for chunk, generation in zip(chunks, prefilling, strict=True):
@@ -278,7 +311,11 @@ class TokenEngine:
             if isinstance(processor, Penalties)
         }
         if penalties:
-            penalise(logits, penalties)
+            try:
+                penalise(logits, penalties)
+            except Exception:  # the error boundary of those that have any
+                logger.exception("penalties failed in %d rows", len(penalties))
+                failed |= {due[row] for row in penalties}
         for row, generation in enumerate(due):
             try:
                 for processor in generation.processors:
@@ -288,14 +325,6 @@ class TokenEngine:
                 logger.exception("request %s: logit processor failed", generation.request_id)
                 failed.add(generation)
         return logits, failed
-
-    def _share_time(self, decode_rows: int, chunks: list[Chunk], spent: float) -> None:
-        """Charge each request for its part of the step's tokens."""
-        per_token = spent / (decode_rows + sum(chunk.count for chunk in chunks))
-        for generation in self._rows[:decode_rows]:
-            generation.compute_s += per_token
-        for chunk in chunks:
-            self._rows[chunk.row].compute_s += per_token * chunk.count
 
     def _accept(self, generation: Generation, token: int, events: list[Event]) -> None:
         """Take a chosen token into the answer."""
@@ -371,10 +400,7 @@ class TokenEngine:
         """Give back the rows of choices that are over."""
         for generation in [one for one in self._rows if one.over]:
             row = self._rows.index(generation)
-            group_end = len(self._rows)
-            if not self._rows[-1].decoding:
-                group_end -= 1
-            for source, target in self._cache.release(row, group_end):
+            for source, target in self._cache.release(row, self._decode_rows()):
                 self._rows[target] = self._rows[source]
             self._rows.pop()
 

@@ -8,11 +8,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from accounts.models import IdempotencyKey, Membership, User
+from accounts.models import IdempotencyKey, Invite, Membership, User
 from casola_site.core.admin import ReadOnlyAdmin
 from inference.models import ModelSpec, Node, Placement
 from jobs.models import JobEvent
-from tests.factories.accounts import make_organization
+from tests.factories.accounts import make_invite, make_organization, make_transfer
 from tests.factories.jobs import make_job, make_runner
 from tokens.services import issue_token
 from usage.models import Price, UsageRecord
@@ -31,7 +31,7 @@ def staff() -> Client:
 
 
 def make_one_of_each(number: int) -> str:
-    """A row of every model; returns the secret of its token."""
+    """A row of every model; returns the secrets of its token and its Invite."""
     organization = make_organization()
     user = User.objects.create_user(f"member-{number}@example.com")
     Membership.objects.create(organization=organization, user=user, role="owner")
@@ -69,7 +69,9 @@ def make_one_of_each(number: int) -> str:
     IdempotencyKey.objects.create(
         organization=organization, route="tokens", key=f"k{number}", body_hash="0" * 64
     )
-    return secret
+    _, invite = make_invite(organization=organization, created_by=user)
+    make_transfer(organization=organization)
+    return f"{secret} {invite}"
 
 
 def url(model: type, page: str, *args: object) -> str:
@@ -106,7 +108,9 @@ def test_pages_cost_the_same_at_one_and_three_rows(
         assert page.status_code == 200
         text = page.content.decode()
         assert PROMPT not in text
-        assert not any(secret in text or secret[-20:] in text for secret in secrets)
+        for secret in " ".join(secrets).split():
+            assert secret not in text
+            assert secret[-20:] not in text
         assert 'name="_save"' not in text
 
 
@@ -127,7 +131,7 @@ def test_nothing_can_be_added_changed_or_deleted(staff, model):
 
 
 def test_a_pasted_secret_finds_its_token(staff):
-    secrets = [make_one_of_each(number) for number in range(3)]
+    secrets = [make_one_of_each(number).split()[0] for number in range(3)]
     listing = reverse("admin:tokens_apitoken_changelist")
     for secret in secrets:
         for typed in (secret, f"  {secret} "):
@@ -144,6 +148,14 @@ def test_the_hash_is_never_shown(staff):
     page = staff.get(url(model, "change", token.pk)).content.decode()
     assert token.hash not in page
     assert token.prefix in page
+
+
+def test_an_invites_hash_is_never_shown(staff):
+    make_one_of_each(1)
+    invite = Invite.objects.get()
+    page = staff.get(url(Invite, "change", invite.pk)).content.decode()
+    assert invite.token_hash not in page
+    assert invite.public_id in page
 
 
 def test_a_jobs_page_shows_its_timeline(staff):

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from inference import frames
+from inference.claims import Claims
+from inference.contracts.answers import Part
 from inference.execution import RunnerHost
 from inference.hub import Finished, Hub, RunnerLost, Started, Text
 from inference.runners.base import RunnerConfig
@@ -76,8 +78,8 @@ class Line:
         self.catalog = Catalog(read_at=time.monotonic() + 3600)
         monkeypatch.setattr("inference.execution.Committer", Recorder)
         monkeypatch.setattr("inference.hub.catalog_in_memory", lambda: self.catalog)
-        monkeypatch.setattr(RunnerHost, "_claim", _nothing)
-        monkeypatch.setattr(RunnerHost, "_hear_signals", _nothing)
+        monkeypatch.setattr(Claims, "run", _nothing)
+        monkeypatch.setattr(Claims, "hear_signals", _nothing)
         send = links.Link._send
 
         async def steal(link: links.Link, channel: str, batch: list[links.Frame]) -> None:
@@ -141,13 +143,15 @@ class Line:
             await host.link.close()
             host.runner.unload()
 
-    async def ask(self, tokens: int = 20, *, stream: bool = True, wait: float = 20) -> tuple:
+    async def ask(
+        self, tokens: int = 20, *, stream: bool = True, wait: float = 20, **wishes: Any
+    ) -> tuple:
         """(text, last piece or error, seconds, job id)."""
         job_id, began, text = str(uuid.uuid4()), time.monotonic(), ""
         content = f"!tokens {tokens}"
         request = {
             "task": "openai/chat-completion",
-            "input": {"messages": [{"role": "user", "content": content}]},
+            "input": {"messages": [{"role": "user", "content": content}], **wishes},
             "stream": stream,
             "who": [1, 1, 1, "org_1"],
             "created_at": time.time(),
@@ -158,8 +162,11 @@ class Line:
         try:
             async for piece in pieces:
                 last = piece
-                text += piece.text if isinstance(piece, Text | Finished) else ""
-                assert isinstance(piece, Started | Text | Finished)
+                if isinstance(piece, Text | Part):
+                    text += piece.text
+                elif isinstance(piece, Finished):
+                    text += "".join(choice["message"]["content"] for choice in piece.choices)
+                assert isinstance(piece, Started | Text | Part | Finished)
         except Exception as error:  # noqa: BLE001 - the scene judges it
             last = error
         finally:
@@ -167,7 +174,7 @@ class Line:
         return text, last, time.monotonic() - began, job_id
 
 
-async def _nothing(_host: RunnerHost) -> None:
+async def _nothing(_claims: Claims) -> None:
     await asyncio.Event().wait()
 
 
@@ -233,6 +240,31 @@ def test_a_lost_text_ends_the_stream(play):
         await asyncio.sleep(0.3)
         assert ENDS[job_id][0].status == "failed"
         assert not ENDS[job_id][0].charged
+
+    play(scene)
+
+
+@pytest.mark.parametrize("wishes", [{"n": 3}, {"top_logprobs": 2}])
+def test_a_lost_part_ends_the_stream(play, wishes):
+    async def scene(line):
+        line.steal(frames.PART, first=5)
+        _, last, _, job_id = await line.ask(300, **wishes)
+        assert len(line.stolen) == 1
+        assert isinstance(last, RunnerLost)
+        await asyncio.sleep(0.3)
+        assert not ENDS[job_id][0].charged
+
+    play(scene)
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_no_part_is_lost(play, stream):
+    async def scene(line):
+        text, last, _, job_id = await line.ask(n=3, top_logprobs=0, stream=stream)
+        assert isinstance(last, Finished), last
+        assert sorted(text.split()) == sorted(expected(20).split() * 3)
+        assert len(last.choices) == (0 if stream else 3)
+        assert_recorded_once(job_id)
 
     play(scene)
 

@@ -34,6 +34,9 @@ def check(tmp_path, **variables):
         ("DATABASE_URL", "mysql://x", "DATABASE_URL='mysql://x' must begin with "),
         ("DATABASE_URL", "postgres://a:b@h:port/x", "DATABASE_URL='postgres://***@h:port/x' is "),
         ("TRUSTED_PROXIES", "10.0.0.0/99", "TRUSTED_PROXIES: '10.0.0.0/99' is no IP network."),
+        ("EMAIL_URL", "http://h", "EMAIL_URL='http://h' must begin with smtp://"),
+        ("EMAIL_URL", "smtp://u:p@", "EMAIL_URL='smtp://***@' names no host."),
+        ("FETCH_ALLOW", "10.0.0.5", "FETCH_ALLOW: '10.0.0.5' is no origin."),
         ("LOG_LEVEL", "loud", "LOG_LEVEL='LOUD' is none of DEBUG, INFO, "),
     ],
 )
@@ -145,3 +148,17 @@ def test_a_secret_that_is_too_short_is_refused(tmp_path, monkeypatch):
     (tmp_path / "secret").write_text("")
     with pytest.raises(ImproperlyConfigured):
         env.stored_secret("X", tmp_path / "secret")
+
+
+def test_mail_goes_where_the_url_says(monkeypatch):
+    monkeypatch.delenv("X", raising=False)
+    assert env.mail("X")["EMAIL_BACKEND"].endswith(".console.EmailBackend")
+
+    monkeypatch.setenv("X", "smtp+tls://a%40b.c:p%2Fw@mail.example:587")
+    found = env.mail("X")
+
+    assert found["EMAIL_BACKEND"].endswith(".smtp.EmailBackend")
+    assert (found["EMAIL_HOST"], found["EMAIL_PORT"], found["EMAIL_USE_TLS"]) == (
+        "mail.example", 587, True
+    )  # fmt: skip
+    assert (found["EMAIL_HOST_USER"], found["EMAIL_HOST_PASSWORD"]) == ("a@b.c", "p/w")

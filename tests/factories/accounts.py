@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import count
 
-from accounts.models import Membership, Organization, Plan, Role, User
+from django.utils import timezone
+
+from accounts.models import (
+    Invite,
+    Membership,
+    Organization,
+    OwnershipTransfer,
+    Plan,
+    Role,
+    User,
+)
+from accounts.services.invites import digest, new_token
 
 _serial = count(1)
 
@@ -39,3 +51,24 @@ def make_member(*, organization: Organization, role: str = Role.OWNER) -> User:
     user = make_user()
     Membership.objects.create(organization=organization, user=user, role=role)
     return user
+
+
+def make_invite(*, organization: Organization, **columns) -> tuple[Invite, str]:
+    """An open link for one Member, and its token."""
+    token = new_token()
+    defaults = {
+        "role": Role.MEMBER,
+        "max_uses": 1,
+        "token_hash": digest(token),
+        "expires_at": timezone.now() + timedelta(days=7),
+    }
+    return Invite.objects.create(organization=organization, **{**defaults, **columns}), token
+
+
+def make_transfer(*, organization: Organization, **columns) -> OwnershipTransfer:
+    """An offer from a new Owner to a new Member, open for a day."""
+    for name, role in (("from_user", Role.OWNER), ("to_user", Role.MEMBER)):
+        if name not in columns:
+            columns[name] = make_member(organization=organization, role=role)
+    columns.setdefault("expires_at", timezone.now() + timedelta(days=1))
+    return OwnershipTransfer.objects.create(organization=organization, **columns)

@@ -86,17 +86,19 @@ CONFIG = {
 
 def test_an_estimate_counts_weights_cache_and_margin(tmp_path):
     need = estimates.estimate(write_model(tmp_path, CONFIG), dtype="auto", slots=2, context=None)
+    fixed = estimates.MARGIN_BYTES + estimates.ACCELERATOR_BYTES
     cache = (
         2 * 100 * (2 * 3 * 2 * 16)
     )  # slots, tokens, and per token: k and v, layers, heads, width
-    assert need.accelerator == 2346 + cache * 2 + estimates.MARGIN_BYTES
+    assert need.accelerator == 2346 + cache * 2 + fixed
     assert need.cpu == 4646 + cache * 4 + estimates.MARGIN_BYTES
 
 
 def test_an_estimate_reads_a_nested_config_and_survives_broken_files(tmp_path):
     write_model(tmp_path, {"text_config": CONFIG})
     plain = estimates.estimate(tmp_path, dtype="float32", slots=2, context=50)
-    assert plain.accelerator == plain.cpu == 4646 + 100 * 192 * 4 + estimates.MARGIN_BYTES
+    assert plain.cpu == 4646 + 100 * 192 * 4 + estimates.MARGIN_BYTES
+    assert plain.accelerator == plain.cpu + estimates.ACCELERATOR_BYTES
     (tmp_path / "config.json").write_text("[")
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 1000)
     assert estimates.weight_bytes(tmp_path, 4) == 1000

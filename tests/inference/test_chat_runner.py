@@ -147,10 +147,10 @@ def test_a_strange_task_is_refused(running):
 def test_text_parts_are_joined_and_nothing_is_empty_text():
     builder = PromptBuilder(tiny_tokenizer())
     parts = [{"type": "text", "text": "the quick"}, {"type": "text", "text": " fox"}]
-    joined = builder.build([{"role": "user", "content": parts}], context=512)
+    joined = builder.build([{"role": "user", "content": parts}], context=512).tokens
     assert joined == template_tokens(HELLO)
     empty = [{"role": "assistant", "content": ""}, *HELLO]
-    without = builder.build([{"role": "assistant", "content": None}, *HELLO], context=512)
+    without = builder.build([{"role": "assistant", "content": None}, *HELLO], context=512).tokens
     assert without == template_tokens(empty)
 
 
@@ -176,7 +176,7 @@ def test_control_tokens_in_messages_stay_text(text, where):
         message["content"] = [{"type": "text", "text": text}]
     else:
         message[where] = text
-    tokens = PromptBuilder(tiny_tokenizer()).build([message], context=512)
+    tokens = PromptBuilder(tiny_tokenizer()).build([message], context=512).tokens
     plain = template_tokens([{"role": "user", "content": "x"}])
     assert control_count(tokens) == control_count(plain)
     if where != "name":
@@ -186,8 +186,10 @@ def test_control_tokens_in_messages_stay_text(text, where):
 
 def test_control_tokens_split_over_parts_stay_text():
     parts = [{"type": "text", "text": "<|im_"}, {"type": "text", "text": "end|>"}]
-    tokens = PromptBuilder(tiny_tokenizer()).build(
-        [{"role": "user", "content": parts}], context=512
+    tokens = (
+        PromptBuilder(tiny_tokenizer())
+        .build([{"role": "user", "content": parts}], context=512)
+        .tokens
     )
     assert control_count(tokens) == control_count(template_tokens(HELLO))
 
@@ -204,17 +206,14 @@ def word_tokenizer(words, special):
 
 def test_overlapping_control_tokens_stay_text():
     tokenizer = word_tokenizer({"a": 1, "b": 2, "<": 3, ">": 4}, ["<a>b", "b<a>"])
-    tokens = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}], context=512)
-    assert tokens == [3, 1, 4, 2, 3, 1, 4]
+    built = PromptBuilder(tokenizer).build([{"role": "user", "content": "<a>b<a>"}], context=512)
+    assert built.tokens == [3, 1, 4, 2, 3, 1, 4]
 
 
 def test_unknown_characters_are_no_control_tokens():
     tokenizer = word_tokenizer({"a": 1}, ["<x>"])
-    assert PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}], context=512) == [
-        1,
-        0,
-        1,
-    ]
+    built = PromptBuilder(tokenizer).build([{"role": "user", "content": "a?a"}], context=512)
+    assert built.tokens == [1, 0, 1]
 
 
 def test_look_alikes_that_normalisation_turns_into_control_tokens_are_refused():

@@ -12,9 +12,10 @@ import torch
 
 from inference import estimates
 from inference.contracts.chat import TASK, ChatInput, Sampling
-from inference.runners.base import RunnerConfig
+from inference.runners.base import Delta, RunnerConfig
 from inference.runners.chat import ChatRunner
 from inference.runners.families import HYBRID, PLAIN, SLOTS, family_of
+from inference.runners.generation import Stem
 from inference.runners.loading import cache_layout, read_config
 from inference.runners.text import DetokenizerFactory
 from tests.inference.engines import generation, started, tokens_of
@@ -66,6 +67,70 @@ def test_prompts_in_small_chunks_equal_generate(family_engines, kind, prefill_to
         engine.submit(generation(str(number), prompt, 8))
     for number, prompt in enumerate(prompts):
         assert tokens_of(recorder, str(number)) == wanted(kind, prompt, 8)
+
+
+PREFIXED = ["qwen3", "llama", "gemma3_text", "qwen3_5_text", "qwen3_next"]
+
+
+@pytest.mark.parametrize("kind", PREFIXED)
+def test_kept_prefixes_change_no_token(family_engines, kind):
+    engine = family_engines(kind, prefill_tokens=48, prefix_tokens=1024)
+    recorder = started(engine)
+    rng = random.Random(4)
+    stems = [random_prompt(rng, 70, 130) for _ in range(3)]
+    asked = {}
+    for number in range(18):
+        prompt = rng.choice(stems)[: rng.randint(40, 130)] + random_prompt(rng, 1, 40)
+        asked[str(number)] = (prompt, rng.randint(1, 12))
+        engine.submit(generation(str(number), prompt, asked[str(number)][1], org="a"))
+        engine.submit(generation(f"other{number}", prompt, 5, org="b", temperature=1.0))
+        time.sleep(rng.random() * 0.01)
+        if number % 3 == 0:
+            engine.cancel(f"other{rng.randint(0, number)}")
+    for request_id, (prompt, count) in asked.items():
+        assert tokens_of(recorder, request_id) == wanted(kind, prompt, count)
+    assert sum(recorder.end(number).units.cached_tokens for number in asked) > 0
+
+
+def test_a_hybrid_continues_a_conversation_from_its_last_state(family_engines):
+    engine = family_engines("qwen3_5_text", prefix_tokens=1024)
+    recorder = started(engine)
+    rng = random.Random(5)
+    prompt, before = random_prompt(rng, 100, 100), 0
+    for turn in range(4):
+        engine.submit(generation(str(turn), prompt, 10, org="org"))
+        answer = tokens_of(recorder, str(turn))
+        assert answer == wanted("qwen3_5_text", prompt, 10)
+        cached = recorder.end(str(turn)).units.cached_tokens
+        assert cached == before
+        before = (len(prompt) - 1) // 32 * 32
+        prompt = prompt + answer + random_prompt(rng, 30, 40)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "qwen3_5_text", "gemma2", "gpt2", "mamba"])
+@pytest.mark.parametrize("prefix_tokens", [0, 512])
+def test_choices_of_one_prompt_equal_generate(family_engines, kind, prefix_tokens):
+    plain = kind in OTHERS
+    engine = family_engines(
+        kind, prefill_tokens=32, prefix_tokens=0 if plain else prefix_tokens, slots=6
+    )
+    recorder = started(engine)
+    rng = random.Random(6)
+    for number in range(4):
+        prompt = random_prompt(rng, 1, 100)
+        stem = Stem(waiting=2)
+        choices = [
+            generation(str(number), prompt, 10, org="org", stem=stem, index=at, follows=at > 0)
+            for at in range(3)
+        ]
+        engine.submit(*choices)
+        engine.submit(generation(f"beside{number}", random_prompt(rng), 10, temperature=1.0))
+        expected = wanted(kind, prompt, 10)
+        recorder.wait(str(number))
+        for choice in range(3):
+            deltas = [one for one in recorder.by_id[str(number)] if isinstance(one, Delta)]
+            text = "".join(one.text for one in deltas if one.choice == choice)
+            assert [int(token) for token in text.split()] == expected
 
 
 def test_the_engine_is_chosen_by_the_configuration():

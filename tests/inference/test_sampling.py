@@ -9,7 +9,14 @@ import pytest
 import torch
 
 from inference.contracts.chat import Sampling
-from inference.runners.sampling import Choice, Penalties, SamplingDefaults, penalties_for, sample
+from inference.runners.sampling import (
+    Choice,
+    Penalties,
+    SamplingDefaults,
+    penalise,
+    penalties_for,
+    sample,
+)
 
 DEFAULTS = SamplingDefaults()
 
@@ -177,3 +184,50 @@ def test_no_processor_where_no_penalty_is_asked():
     assert penalties_for(Sampling(), DEFAULTS, [1]) == []
     assert len(penalties_for(Sampling(presence_penalty=0.1), DEFAULTS, [1])) == 1
     assert len(penalties_for(Sampling(), SamplingDefaults(repetition_penalty=1.1), [1])) == 1
+
+
+def test_penalties_of_many_rows_at_once_equal_those_of_each_alone():
+    torch.manual_seed(2)
+    rows = [
+        penalties_for(Sampling(**settings), DEFAULTS, [1, 2, 2, row], bias)
+        for row, (settings, bias) in enumerate(
+            [
+                ({"frequency_penalty": 0.5}, {}),
+                ({}, {3: 7.0, 4: -9.0}),
+                ({"repetition_penalty": 1.4, "presence_penalty": -1.0}, {5: 1.0}),
+                ({"repetition_penalty": 0.8}, {}),
+            ]
+        )
+    ]
+    for (one,) in rows:
+        for token in (5, 5, 9):
+            one.accept(token)
+    logits = torch.randn(5, 30)
+    together, alone = logits.clone(), logits.clone()
+    penalise(together, {row: one for row, (one,) in enumerate(rows)})
+    for row, (one,) in enumerate(rows):
+        one.process(alone[row])
+    assert torch.equal(together, alone)
+    assert torch.equal(together[4], logits[4])
+    assert not any(torch.equal(together[row], logits[row]) for row in range(4))
+
+
+def test_a_bias_is_added_to_its_token():
+    (one,) = penalties_for(
+        Sampling(frequency_penalty=0.5, presence_penalty=1.0), DEFAULTS, [], {2: 10.0}
+    )
+    for token in (2, 2, 3):
+        one.accept(token)
+    logits = torch.zeros(5)
+    one.process(logits)
+    assert logits.tolist() == [0.0, 0.0, 8.0, -1.5, 0.0]
+
+
+def test_each_choice_of_a_seed_draws_its_own_numbers():
+    draws = [
+        [Choice(Sampling(seed=seed), DEFAULTS, stream).random.random() for stream in range(3)]
+        for seed in (5, 5, -1, 6)
+    ]
+    assert draws[0] == draws[1]
+    assert len({number for one in draws for number in one}) == 9
+    assert draws[0][0] == Choice(Sampling(seed=5), DEFAULTS).random.random()

@@ -380,3 +380,74 @@ def test_text_of_a_real_tokenizer_is_whole(engines):
     wanted = tokenizer.decode(expected_tokens(prompt, 60), skip_special_tokens=True)
     assert wanted.startswith(recorder.text("one"))
     assert len(wanted) - len(recorder.text("one")) <= 3
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_bias_forces_or_forbids_a_token(engines, temperature):
+    engine = engines()
+    recorder = started(engine)
+    prompt = random_prompt(random.Random(13), 12, 12)
+    usual = expected_tokens(prompt, 10)
+    engine.submit(generation("plain", prompt, 10))
+    engine.submit(generation("forced", prompt, 10, bias={77: 100.0}, temperature=temperature))
+    forbidden = dict.fromkeys(usual, -100.0)
+    engine.submit(generation("forbidden", prompt, 10, bias=forbidden, temperature=temperature))
+    assert tokens_of(recorder, "forced") == [77] * 10
+    assert not set(tokens_of(recorder, "forbidden")) & set(usual)
+    assert tokens_of(recorder, "plain") == usual
+
+
+class Only:
+    """A mask that allows the tokens of a list in turn, and is over after the last."""
+
+    def __init__(self, allowed, *, ends=True):
+        self.allowed = list(allowed)
+        self.ends = ends
+
+    @property
+    def is_over(self):
+        return self.ends and not self.allowed
+
+    def process(self, logits):
+        kept = [(token, logits[token].clone()) for token in self.allowed[:1]]
+        logits.fill_(float("-inf"))
+        for token, value in kept:
+            logits[token] = value
+
+    def accept(self, token):
+        assert token == self.allowed.pop(0)
+
+
+def test_a_processor_may_end_the_answer(engines):
+    engine = engines()
+    recorder = started(engine)
+    one = generation("one", [5, 6, 7], 10)
+    one.processors = [Only([30, 31, 32])]
+    engine.submit(one)
+    assert tokens_of(recorder, "one") == [30, 31, 32]
+    assert (recorder.end("one").reason, recorder.end("one").units.completion_tokens) == ("stop", 3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_p": 0.9}])
+def test_no_bias_brings_back_what_a_mask_forbids(engines, settings):
+    engine = engines()
+    recorder = started(engine)
+    one = generation("one", [5, 6, 7], 10, bias={50: 100.0, 30: -100.0}, **settings)
+    one.processors = [*one.processors, Only([30, 31])]
+    engine.submit(one)
+    assert tokens_of(recorder, "one") == [30, 31]
+
+
+@pytest.mark.parametrize("settings", [{}, {"temperature": 1.0}, {"temperature": 1.0, "top_k": 5}])
+def test_a_mask_that_allows_nothing_fails_only_its_request(engines, settings):
+    engine = engines()
+    recorder = Recorder()
+    bad = generation("bad", [5, 6, 7], 10, **settings)
+    bad.processors = [Only([30, 31], ends=False)]
+    engine.submit(bad)
+    engine.submit(generation("good", [9, 10, 11], 8, **{**settings, "temperature": 0.0}))
+    engine.start(recorder)
+    end = recorder.end("bad")
+    assert isinstance(end, Failed)
+    assert end.units.completion_tokens == 2
+    assert tokens_of(recorder, "good") == expected_tokens([9, 10, 11], 8)

@@ -131,3 +131,13 @@ def test_an_emit_that_raises_does_not_end_the_engine(engines):
     recorder = started(engine, trip)
     engine.submit(generation("one", [9, 10, 11], 8))
     assert tokens_of(recorder, "one") == expected_tokens([9, 10, 11], 8)
+
+
+def test_penalties_that_fail_end_only_the_requests_that_have_any(engines):
+    engine = engines()
+    recorder = Recorder()
+    engine.submit(generation("bad", [5, 6, 7], 8, bias={10**6: 1.0}))
+    engine.submit(generation("good", [9, 10, 11], 8))
+    engine.start(recorder)
+    assert isinstance(recorder.end("bad"), Failed)
+    assert tokens_of(recorder, "good") == expected_tokens([9, 10, 11], 8)

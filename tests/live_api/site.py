@@ -25,7 +25,7 @@ SET_UP = """
 import json
 from datetime import timedelta
 from django.utils import timezone
-from accounts.models import Organization, User
+from accounts.models import Membership, Organization, User
 from accounts.services import create_organization
 from inference.catalog import DEMO_ECHO
 from inference.models import ModelSpec
@@ -51,6 +51,14 @@ def organization(name, plan="unlimited", **tokens):
         out[label + "_id"] = token.public_id
     return out
 
+def member(name, label, role):
+    row = Organization.objects.get(public_id=made[name]["id"])
+    user = User.objects.create_user(f"{label}@example.com")
+    Membership.objects.create(organization=row, user=user, role=role)
+    _, made[name][label] = issue_token(organization=row, created_by=user, name=label,
+        scopes=["user:write"], now=now)
+    made[name][label + "_user"] = user.public_id
+
 def scoped(word):
     return {"scopes": [word]}
 
@@ -67,7 +75,12 @@ made = {
     "spare": organization("spare", "free", one=scoped("admin:write")),
     "counted": organization("counted", "free", one=scoped("admin:write")),
     "stopped": organization("stopped", one=scoped("admin:write")),
+    "team": organization("team", one=scoped("admin:write")),
 }
+member("team", "demoted", "member")
+member("team", "disabled", "member")
+member("team", "removed", "member")
+member("team", "kept", "member")
 ApiToken.objects.filter(public_id=made["alpha"]["expired_id"]).update(
     expires_at=now - timedelta(seconds=1))
 Organization.objects.filter(public_id=made["stopped"]["id"]).update(status="suspended")
@@ -108,7 +121,7 @@ class Site:
 @contextlib.contextmanager
 def site(folder: Path, **options: Any) -> Iterator[Site]:
     """Start it; nothing of it is left afterwards."""
-    options.setdefault("environment", {"RUNNER_SLOTS": "4"})
+    options.setdefault("environment", {"RUNNER_SLOTS": "5"})
     live = Live.from_environment(folder, **options)
     try:
         folder.mkdir(parents=True, exist_ok=True)

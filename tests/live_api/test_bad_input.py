@@ -19,6 +19,7 @@ GOOD: dict[str, dict[str, Any]] = {
     "jobs": job_body(),
     "chat job": {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()},
     "tokens": {"name": "x", "scopes": ["user:read"]},
+    "invites": {"role": "viewer"},
 }
 FIELDS: dict[str, list[str]] = {
     "chat": [
@@ -63,12 +64,13 @@ FIELDS: dict[str, list[str]] = {
         "status",
         "organization",
     ],
+    "invites": ["email", "role", "multi_use", "max_uses", "status", "token_hash"],
 }
 
 
 def path_of(site, route: str) -> str:
-    if route == "tokens":
-        return f"/api/organizations/{site.alpha['id']}/tokens"
+    if route in ("tokens", "invites"):
+        return f"/api/organizations/{site.alpha['id']}/{route}"
     return CHAT if route == "chat" else "/api/jobs"
 
 
@@ -113,12 +115,12 @@ def others_are_served(site) -> Iterator[None]:
     stop.set()
     thread.join(60)
     assert not failures
-    assert len(times) > 3
+    assert times
     assert max(times) < 10
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("route", ["chat", "jobs", "tokens"])
+@pytest.mark.parametrize("route", ["chat", "jobs", "tokens", "invites"])
 def test_bodies_that_are_no_request(site, http, route):
     for label, body in bad_input.bodies(GOOD[route]).items():
         response = send(http, path_of(site, route), body)
@@ -181,6 +183,7 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("jobs", "input"),
         ("tokens", "name"),
         ("tokens", "scopes"),
+        ("invites", "role"),
     ],
 )
 def test_missing_required(site, http, route, name):
@@ -239,7 +242,7 @@ CHAT_SPECIALS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [text([{"type": "hologram"}])]}, "messages[0].content[0].type"),
     (
         {"messages": [text([{"type": "image_url", "image_url": {"url": "data:,"}}])]},
-        "messages[0].content[0].type",
+        "messages[0].content[0].image_url.url",
     ),
     (
         {"messages": [text([{"type": "text", "text": "a"}, {"type": "text"}])]},
@@ -271,9 +274,16 @@ def test_a_chat_job_names_it_too(http, fields, param):
     assert response.json()["error"]["param"] == f"input.{param}"
 
 
-def test_a_template_in_the_body_is_not_used(http):
-    extra = {"chat_template": "{{ 7 * 7 }}", "chat_template_kwargs": {"x": "{{ 1 }}"}}
-    assert http.post(CHAT, json=chat_body(**extra)).json()["usage"]["prompt_tokens"] == 1
+@pytest.mark.parametrize(
+    ("extra", "param"),
+    [
+        ({"chat_template": "{{ 7 * 7 }}"}, "chat_template"),
+        ({"chat_template_kwargs": {"x": "{{ 1 }}"}}, "chat_template_kwargs.x"),
+    ],
+)
+def test_a_template_in_the_body_is_refused(http, extra, param):
+    error = assert_envelope(http.post(CHAT, json=chat_body(**extra)), 400)
+    assert error["param"] == param
 
 
 def test_unknown_model_is_named(http):

@@ -39,7 +39,13 @@ def test_chat_completion(http):
     assert choice["message"]["role"] == "assistant"
     assert choice["message"]["content"].startswith("w0 w1 ")
     assert choice["finish_reason"] == "stop"
-    assert body["usage"] == {"prompt_tokens": 1, "completion_tokens": 16, "total_tokens": 17}
+    assert body["usage"] == {
+        "prompt_tokens": 1,
+        "completion_tokens": 16,
+        "total_tokens": 17,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
+    }
 
 
 def test_chat_stream_is_the_same_answer_in_chunks(http):

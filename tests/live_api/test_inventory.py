@@ -12,7 +12,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
-from tests.live_api.envelope import CHAT, GHOST_JOB, chat_body, job_body
+from tests.live_api.envelope import CHAT, GHOST_JOB, bearer, chat_body, job_body
 from tokens.authentication import TokenAuthentication
 from tokens.permissions import HasScope
 from usage.throttling import PlanThrottle
@@ -170,6 +170,7 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         (one_token, "get", http.get(f"{own}/{token_id}")),
         (one_token, "delete", http.delete(f"{own}/{token_id}")),
         (one_token, "get", http.get(f"{own}/none")),
+        *organization_answers(site, http),
         (CHAT, "post", http.post(CHAT, json={})),
         (CHAT, "post", http.post(CHAT, json=chat_body(), headers={"Authorization": ""})),
     ]
@@ -183,6 +184,45 @@ def test_answers_are_what_the_schema_says(site, http, schema):
             declared = properties(schema, expected)
             assert declared is None or set(answer.json()) <= declared, path
     assert answers[-1][2].status_code == 401
+
+
+def organization_answers(site, http) -> list[tuple[str, str, Any]]:
+    """One answer of each organization route, in an order that leaves things as they were."""
+    top, org = "/api/organizations", "/api/organizations/{organization_id}"
+    own = f"{top}/{site.alpha['id']}"
+    members = http.get(f"{own}/members")
+    me = members.json()["members"][0]["id"]
+    made = http.post(f"{own}/invites", json={"role": "viewer"})
+    invite = f"{own}/invites/{made.json()['invite']['id']}"
+    one_member, one_invite = org + "/members/{member_id}", org + "/invites/{invite_id}"
+    accepted = http.post(
+        "/api/invites/accept",
+        json={"token": made.json()["token"]},
+        headers=bearer(site.beta["user_write"]),
+    )
+    joined = accepted.json()["member"]["id"]
+    return [
+        (top, "get", http.get(top)),
+        (top, "post", http.post(top, json={"name": "Another"})),
+        (org, "get", http.get(own)),
+        (org, "patch", http.patch(own, json={"name": "alpha"})),
+        (org + "/members", "get", members),
+        (one_member, "patch", http.patch(f"{own}/members/{me}", json={"role": "owner"})),
+        (one_member, "patch", http.patch(f"{own}/members/{me}", json={"role": "viewer"})),
+        (one_member, "delete", http.delete(f"{own}/members/{me}")),
+        (org + "/transfer", "post", http.post(f"{own}/transfer", json={"member_id": joined})),
+        (org + "/transfer", "get", http.get(f"{own}/transfer")),
+        (org + "/transfer/accept", "post", http.post(f"{own}/transfer/accept")),
+        (org + "/transfer", "delete", http.delete(f"{own}/transfer")),
+        (one_member, "delete", http.delete(f"{own}/members/{joined}")),
+        (org + "/invites", "get", http.get(f"{own}/invites")),
+        (org + "/invites", "post", made),
+        (one_invite + "/resend", "post", http.post(f"{invite}/resend")),
+        (one_invite, "delete", http.delete(invite)),
+        (org + "/audit", "get", http.get(f"{own}/audit")),
+        ("/api/invites/accept", "post", accepted),
+        ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
+    ]
 
 
 def properties(schema: dict[str, Any], node: dict[str, Any]) -> set[str] | None:

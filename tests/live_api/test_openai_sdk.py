@@ -165,7 +165,7 @@ ERRORS = [
     ({"messages": []}, openai.BadRequestError, "messages"),
     ({"temperature": 3}, openai.BadRequestError, "temperature"),
     ({"model": "no/such"}, openai.NotFoundError, "model"),
-    ({"n": 2}, openai.BadRequestError, "n"),
+    ({"n": 129}, openai.BadRequestError, "n"),
 ]
 
 

@@ -56,6 +56,8 @@ def test_usage_chunk(http):
         "prompt_tokens": 1,
         "completion_tokens": 16,
         "total_tokens": 17,
+        "prompt_tokens_details": {"cached_tokens": 0},
+        "completion_tokens_details": {"reasoning_tokens": 0},
     }
 
 

@@ -56,11 +56,20 @@ def test_a_foreign_id_is_like_none(site, alphas_job, scope):
             for org, ghost in ((alpha, GHOST_ORG), (beta, beta))
         ],
     ]
+    pairs += [
+        (method, path.format(org=alpha), path.format(org=GHOST_ORG), content)
+        for method, path, content, scope_needed in ROUTES
+        if "{org}" in path
+        and "{token}" not in path
+        and "{ghost}" not in path
+        and scope_needed.startswith("admin")
+    ]
     for method, foreign, ghost, body in pairs:
         one = call(site, secret, method, foreign, body or None)
         other = call(site, secret, method, ghost, body or None)
         assert one.status_code == other.status_code, foreign
-        assert one.status_code == (403 if scope == "user_write" and "tokens" in foreign else 404)
+        is_admins = foreign.startswith("/api/organizations/")
+        assert one.status_code == (403 if scope == "user_write" and is_admins else 404)
         assert one.content == other.content
         varying = {"x-request-id", "date", "content-length"}
         assert [name for name in one.headers if name not in varying] == [
@@ -108,6 +117,23 @@ ROUTES = [
         "admin:write",
     ),
     ("DELETE", "/api/organizations/{org}/tokens/{ghost}", None, "admin:write"),
+    ("GET", "/api/organizations", None, "admin:read"),
+    ("POST", "/api/organizations", {"name": "Another"}, "admin:write"),
+    ("GET", "/api/organizations/{org}", None, "admin:read"),
+    ("PATCH", "/api/organizations/{org}", {"name": "alpha"}, "admin:write"),
+    ("GET", "/api/organizations/{org}/members", None, "admin:read"),
+    ("PATCH", "/api/organizations/{org}/members/none", {"role": "viewer"}, "admin:write"),
+    ("DELETE", "/api/organizations/{org}/members/none", None, "admin:write"),
+    ("GET", "/api/organizations/{org}/transfer", None, "admin:read"),
+    ("POST", "/api/organizations/{org}/transfer", {"member_id": "none"}, "admin:write"),
+    ("DELETE", "/api/organizations/{org}/transfer", None, "admin:write"),
+    ("POST", "/api/organizations/{org}/transfer/accept", None, "user:write"),
+    ("GET", "/api/organizations/{org}/invites", None, "admin:read"),
+    ("POST", "/api/organizations/{org}/invites", {"role": "viewer"}, "admin:write"),
+    ("DELETE", "/api/organizations/{org}/invites/none", None, "admin:write"),
+    ("POST", "/api/organizations/{org}/invites/none/resend", None, "admin:write"),
+    ("GET", "/api/organizations/{org}/audit", None, "admin:read"),
+    ("POST", "/api/invites/accept", {"token": "none"}, "user:write"),
 ]
 INCLUDES = {
     "user_read": {"user:read"},
@@ -363,3 +389,88 @@ def test_an_open_stream_ends_soon_after_its_token_is_revoked(site):
     assert time.monotonic() - since < 15
     assert text.count("invalid_api_key") == 1
     assert text.rstrip().endswith("data: [DONE]")
+
+
+def stream_of(site, secret: str):
+    request = chat_body("!tokens 400", stream=True, model="test/paced")
+    headers = bearer(secret)
+    return httpx.stream("POST", site.url + CHAT, json=request, headers=headers, timeout=40)
+
+
+@pytest.mark.parametrize("how", ["demoted", "disabled", "removed"])
+def test_a_role_counts_at_once_and_ends_open_streams(site, how):
+    """In both web processes from the next request on; the others' tokens go on."""
+    secret, path = site.team[how], f"/api/organizations/{site.team['id']}/members/"
+    for url in site.urls:
+        assert call(site, secret, "GET", "/openai/v1/models", url=url).status_code == 200
+    with stream_of(site, secret) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        path += site.team[f"{how}_user"]
+        if how == "removed":
+            done = call(site, site.team["one"], "DELETE", path)
+        else:
+            body = {"role": "viewer" if how == "demoted" else "disabled"}
+            done = call(site, site.team["one"], "PATCH", path, body)
+        assert done.status_code == 200
+        since = time.monotonic()
+        for url in site.urls:
+            chat = call(site, secret, "POST", CHAT, chat_body(), url)
+            read = call(site, secret, "GET", "/openai/v1/models", url=url)
+            expected = (403, 200) if how == "demoted" else (401, 401)
+            assert (chat.status_code, read.status_code) == expected
+            kept = call(site, site.team["kept"], "POST", CHAT, chat_body(), url)
+            assert kept.status_code == 200
+        text = "\n".join(lines)
+    assert time.monotonic() - since < 15
+    assert ("insufficient_scope" if how == "demoted" else "invalid_api_key") in text
+
+
+def test_a_suspension_counts_at_once_and_ends_open_streams(site):
+    secret, url = site.team["kept"], f"/api/organizations/{site.team['id']}/audit?limit=1"
+
+    def staff(verb: str) -> None:
+        site.live.python(
+            "from accounts.actors import SYSTEM\n"
+            "from accounts.models import Organization\n"
+            f"from accounts.services import {verb}_organization\n"
+            "from casola_site.core.clock import now\n"
+            f"row = Organization.objects.get(public_id='{site.team['id']}')\n"
+            f"{verb}_organization(organization=row, reason='a test', by=SYSTEM, now=now())"
+        )
+
+    with stream_of(site, secret) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        staff("suspend")
+        since = time.monotonic()
+        for base in site.urls:
+            assert_envelope(call(site, secret, "POST", CHAT, chat_body(), base), 401)
+            assert_envelope(call(site, site.team["one"], "GET", url, url=base), 401)
+        text = "\n".join(lines)
+    assert time.monotonic() - since < 15
+    assert "invalid_api_key" in text
+    staff("unsuspend")
+    assert call(site, secret, "POST", CHAT, chat_body()).status_code == 200
+    [event] = call(site, site.team["one"], "GET", url).json()["events"]
+    assert (event["action"], event["reason"]) == ("organization.unsuspended", "a test")
+
+
+@pytest.mark.sqlite
+def test_two_processes_and_one_place(site):
+    """A single-use link accepted by several at once over both web processes admits one."""
+    path = f"/api/organizations/{site.team['id']}/invites"
+    made = call(site, site.team["one"], "POST", path, {"role": "viewer"}).json()
+    secrets = [site.alpha["user_write"], site.beta["user_write"], site.free["two"]]
+
+    def accept(number: int) -> int:
+        url = site.urls[number % 2]
+        body = {"token": made["token"]}
+        return call(site, secrets[number % 3], "POST", "/api/invites/accept", body, url).status_code
+
+    with ThreadPoolExecutor(12) as pool:
+        statuses = list(pool.map(accept, range(12)))
+    assert set(statuses) <= {200, 404, 429}
+    assert 200 in statuses
+    [row] = call(site, site.team["one"], "GET", path + "?limit=1").json()["invites"]
+    assert (row["uses"], row["status"]) == (1, "used")

@@ -8,6 +8,7 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
+from accounts.actors import actor_of
 from accounts.idempotency import Answer, answer_once
 from accounts.models import Membership, Organization
 from casola_site.core.clock import now
@@ -108,6 +109,7 @@ class TokenViewSet(ApiViewSet):
                 allowed_ips=data.get("allowed_ips"),
                 expires_at=expiry(data, moment),
                 now=moment,
+                by=actor_of(request),
             )
             return 201, {"token": TokenSerializer(token).data, "secret": secret}
 
@@ -146,7 +148,8 @@ class TokenViewSet(ApiViewSet):
         """Revoke the token; it opens nothing from the next request on."""
         check_organization(request.auth, organization_id)
         token = find_token(organization_pk=request.auth.organization_pk, token_id=token_id)
-        return Response({"token": TokenSerializer(revoke_token(token=token, now=now())).data})
+        revoked = revoke_token(token=token, now=now(), by=actor_of(request))
+        return Response({"token": TokenSerializer(revoked).data})
 
 
 class MeViewSet(ApiViewSet):

@@ -10,7 +10,7 @@ from rest_framework.response import Response
 from casola_site.core.errors import ModelNotFound, Surface
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
-from inference.api.openai.serializers import ModelListSerializer, ModelSerializer
+from inference.api.openai.answers import ModelListSerializer, ModelSerializer
 from inference.selectors import catalog, enabled_specs
 
 

@@ -1,13 +1,13 @@
-"""Bodies of the OpenAI surface."""
+"""Requests of the OpenAI surface: what is taken, how it is checked, and what it comes to."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from casola_site.core.errors import InvalidJSON
 from casola_site.core.fields import (
     StrictBooleanField,
     StrictCharField,
@@ -15,158 +15,35 @@ from casola_site.core.fields import (
     StrictIntegerField,
     StrictSerializer,
 )
-from casola_site.core.parsers import decode_json
+from inference.api.openai import formats, tools
+from inference.api.openai.checks import INT64, bad, is_number
+from inference.api.openai.formats import ResponseFormatField, StructuredOutputsField
+from inference.api.openai.messages import MessagesField
+from inference.api.openai.tools import (
+    FunctionCallField,
+    FunctionsField,
+    ToolChoiceField,
+    ToolsField,
+)
 
-MAX_MESSAGES = 2_000
 MAX_STOPS = 4
 MAX_STOP_LENGTH = 500
-MAX_TOOLS = 128
 MAX_N = 128
-ROLES = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "assistant": "assistant",
-    "tool": "tool",
-    "function": "tool",
+MAX_BIAS = 1_024
+MAX_PROMPTS = 128
+MAX_TOKEN_ID = 2**31 - 1
+TOKEN_ID = re.compile(r"[0-9]{1,10}")
+# What of a chat template a caller may turn; nothing that is text.
+TEMPLATE_SWITCHES = ("enable_thinking", "thinking", "preserve_thinking")
+EFFORTS = {
+    "none": False,
+    "minimal": False,
+    "low": False,
+    "medium": True,
+    "high": True,
+    "xhigh": True,
+    "max": True,
 }
-INT64 = 2**63
-
-
-def _bad(message: str, *path: Any) -> serializers.ValidationError:
-    """A ValidationError whose param reads like `messages[0].content`."""
-    detail: Any = serializers.ErrorDetail(message, code="invalid_value")
-    for key in reversed(path):
-        detail = {f"[{key}]" if isinstance(key, int) else key: detail}
-    return serializers.ValidationError(detail)
-
-
-def fits_64_bits(value: Any) -> bool:
-    """Whether every integer in it can travel to a Runner."""
-    stack = [value]
-    while stack:
-        item = stack.pop()
-        if isinstance(item, int) and not -INT64 <= item < 2 * INT64:
-            return False
-        if isinstance(item, dict | list):
-            stack.extend(item.values() if isinstance(item, dict) else item)
-    return True
-
-
-@extend_schema_field(
-    {
-        "type": "array",
-        "minItems": 1,
-        "maxItems": MAX_MESSAGES,
-        "items": {
-            "type": "object",
-            "required": ["role"],
-            "properties": {
-                "role": {"type": "string", "enum": sorted(ROLES)},
-                "content": {
-                    "nullable": True,
-                    "oneOf": [
-                        {"type": "string"},
-                        {
-                            "type": "array",
-                            "items": {
-                                "type": "object",
-                                "required": ["type", "text"],
-                                "properties": {
-                                    "type": {"type": "string", "enum": ["text"]},
-                                    "text": {"type": "string"},
-                                },
-                            },
-                        },
-                    ],
-                },
-                "name": {"type": "string"},
-                "tool_call_id": {"type": "string"},
-            },
-        },
-    }
-)
-class MessagesField(serializers.Field):
-    """The conversation, normalised: known roles, content text or null."""
-
-    default_error_messages = {"required": "is required", "null": "is required"}
-
-    def to_internal_value(self, data: Any) -> list[dict[str, Any]]:
-        """Messages as plain dicts; text parts are joined."""
-        if not isinstance(data, list):
-            raise _bad("must be a list")
-        if not 0 < len(data) <= MAX_MESSAGES:
-            raise _bad(f"must hold 1 to {MAX_MESSAGES} messages")
-        return [self._message(item, index) for index, item in enumerate(data)]
-
-    def to_representation(self, value: Any) -> Any:
-        """As it is."""
-        return value
-
-    def _message(self, item: Any, index: int) -> dict[str, Any]:
-        if not isinstance(item, dict):
-            raise _bad("must be an object", index)
-        role = item.get("role")
-        if not isinstance(role, str) or role not in ROLES:
-            raise _bad(f"must be one of {', '.join(sorted(ROLES))}", index, "role")
-        message: dict[str, Any] = {"role": ROLES[role], "content": self._content(item, index)}
-        for key in ("name", "tool_call_id"):
-            value = item.get(key)
-            if value is not None:
-                if not isinstance(value, str):
-                    raise _bad("must be a string", index, key)
-                message[key] = value
-        calls = item.get("tool_calls")
-        if calls:
-            message["tool_calls"] = self._calls(calls, index)
-        if message["content"] is None and not calls:
-            if role != "assistant":
-                raise _bad("must be a string or a list of text parts", index, "content")
-            message["content"] = ""
-        return message
-
-    def _content(self, item: dict[str, Any], index: int) -> str | None:
-        content = item.get("content")
-        if content is None or isinstance(content, str):
-            return content
-        if not isinstance(content, list):
-            raise _bad("must be a string or a list of parts", index, "content")
-        texts = []
-        for number, part in enumerate(content):
-            kind = part.get("type") if isinstance(part, dict) else None
-            if kind not in ("text", "input_text", "refusal"):
-                what = (
-                    f"this model takes text only, not {kind!r}"
-                    if isinstance(kind, str)
-                    else "must be a text part"
-                )
-                raise _bad(what[:200], index, "content", number, "type")
-            text = part.get("refusal" if kind == "refusal" else "text")
-            if not isinstance(text, str):
-                raise _bad("must be a string", index, "content", number, "text")
-            texts.append(text)
-        return "".join(texts)
-
-    def _calls(self, calls: Any, index: int) -> list[dict[str, Any]]:
-        if not isinstance(calls, list) or len(calls) > MAX_TOOLS:
-            raise _bad("must be a list of tool calls", index, "tool_calls")
-        found = []
-        for number, call in enumerate(calls):
-            place = (index, "tool_calls", number, "function")
-            function = call.get("function") if isinstance(call, dict) else None
-            name = function.get("name") if isinstance(function, dict) else None
-            arguments = function.get("arguments", "{}") if isinstance(function, dict) else None
-            if not isinstance(name, str) or not isinstance(arguments, str | dict):
-                raise _bad("must name a function", *place)
-            if isinstance(arguments, str):
-                try:
-                    arguments = decode_json((arguments or "{}").encode())
-                except InvalidJSON as error:
-                    raise _bad(error.message, *place, "arguments") from None
-            if not fits_64_bits(arguments):
-                raise _bad("must not hold integers beyond 64 bits", *place, "arguments")
-            found.append({"type": "function", "function": {"name": name, "arguments": arguments}})
-        return found
 
 
 @extend_schema_field(
@@ -184,16 +61,119 @@ class StopField(serializers.Field):
         """A list without empty texts."""
         texts = [data] if isinstance(data, str) else data
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise _bad("must be a string or a list of strings")
+            raise bad("must be a string or a list of strings")
         if len(texts) > MAX_STOPS:
-            raise _bad(f"must hold at most {MAX_STOPS} texts")
+            raise bad(f"must hold at most {MAX_STOPS} texts")
         if any(len(text) > MAX_STOP_LENGTH for text in texts):
-            raise _bad(f"must be at most {MAX_STOP_LENGTH} characters each")
+            raise bad(f"must be at most {MAX_STOP_LENGTH} characters each")
         return [text for text in texts if text]
 
     def to_representation(self, value: Any) -> Any:
         """As it is."""
         return value
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "maxProperties": MAX_BIAS,
+        "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100},
+        "description": "Token id -> what is added to its logit",
+    }
+)
+class LogitBiasField(serializers.Field):
+    """Token ids (as texts) with a bias each."""
+
+    def to_internal_value(self, data: Any) -> dict[str, float]:
+        """The same with floats."""
+        if not isinstance(data, dict):
+            raise bad("must be an object")
+        if len(data) > MAX_BIAS:
+            raise bad(f"must hold at most {MAX_BIAS} tokens")
+        for token, bias in data.items():
+            if not TOKEN_ID.fullmatch(token) or int(token) > MAX_TOKEN_ID:
+                raise bad(f"{token[:40]!r} is no token id")
+            if not is_number(bias) or not -100 <= bias <= 100:
+                raise bad(f"the bias of token {token} must be between -100 and 100")
+        return {str(int(token)): float(bias) for token, bias in data.items()}
+
+    def to_representation(self, value: Any) -> Any:
+        """As it is."""
+        return value
+
+
+@extend_schema_field(
+    {"type": "object", "properties": {name: {"type": "boolean"} for name in TEMPLATE_SWITCHES}}
+)
+class TemplateSwitchesField(serializers.Field):
+    """vLLM's extension: switches of the model's chat template, from a short list."""
+
+    def to_internal_value(self, data: Any) -> dict[str, bool]:
+        """The switches that are set."""
+        if not isinstance(data, dict):
+            raise bad("must be an object")
+        switches = {}
+        for key, value in data.items():
+            if key not in TEMPLATE_SWITCHES:
+                raise bad(f"must be one of {', '.join(TEMPLATE_SWITCHES)}", key[:64])
+            if value is None:
+                continue
+            if not isinstance(value, bool):
+                raise bad("must be true or false", key)
+            switches[key] = value
+        return switches
+
+    def to_representation(self, value: Any) -> Any:
+        """As it is."""
+        return value
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "maxItems": MAX_PROMPTS},
+            {"type": "array", "items": {"type": "integer"}},
+            {
+                "type": "array",
+                "items": {"type": "array", "items": {"type": "integer"}},
+                "maxItems": MAX_PROMPTS,
+            },
+        ]
+    }
+)
+class PromptField(serializers.Field):
+    """A text, token ids of the model, or a list of either."""
+
+    default_error_messages = {"required": "is required", "null": "is required"}
+
+    def to_internal_value(self, data: Any) -> list[str | list[int]]:
+        """A list of texts and token lists."""
+        if isinstance(data, str):
+            return [self._checked(data)]
+        if not isinstance(data, list) or not data:
+            raise bad("must be a string, token ids, or a list of these that is not empty")
+        if not isinstance(data[0], str | list):
+            return [self._checked(data)]
+        if len(data) > MAX_PROMPTS:
+            raise bad(f"must hold at most {MAX_PROMPTS} prompts")
+        return [self._checked(prompt, index) for index, prompt in enumerate(data)]
+
+    def to_representation(self, value: Any) -> Any:
+        """As it is."""
+        return value
+
+    @staticmethod
+    def _checked(prompt: Any, *path: int) -> str | list[int]:
+        if not isinstance(prompt, str | list):
+            raise bad("must be a string or a list of token ids", *path)
+        if not prompt:
+            raise bad("must not be empty", *path)
+        if isinstance(prompt, list) and not all(
+            type(token) is int and 0 <= token <= MAX_TOKEN_ID for token in prompt
+        ):
+            raise bad("must hold token ids only", *path)
+        return prompt
 
 
 class StreamOptionsSerializer(StrictSerializer):
@@ -202,19 +182,11 @@ class StreamOptionsSerializer(StrictSerializer):
     include_usage = StrictBooleanField(required=False, help_text="A last chunk with the usage")
 
 
-class ResponseFormatSerializer(StrictSerializer):
-    """`{"type": "text"}`; structured output is not offered yet and is refused."""
-
-    type = StrictCharField()
-
-
-class ChatCompletionRequest(StrictSerializer):
-    """OpenAI's chat completion request. Unknown fields are ignored, null means absent."""
+class SamplingRequest(StrictSerializer):
+    """What both ways to complete text take."""
 
     model = StrictCharField(max_length=200)
-    messages = MessagesField()
     max_tokens = StrictIntegerField(required=False, min_value=1, max_value=10_000_000)
-    max_completion_tokens = StrictIntegerField(required=False, min_value=1, max_value=10_000_000)
     temperature = StrictFloatField(required=False, min_value=0, max_value=2)
     top_p = StrictFloatField(required=False, max_value=1)
     top_k = StrictIntegerField(required=False, min_value=0, max_value=1_000_000)
@@ -227,94 +199,114 @@ class ChatCompletionRequest(StrictSerializer):
     n = StrictIntegerField(required=False, min_value=1, max_value=MAX_N)
     stream = StrictBooleanField(required=False)
     stream_options = StreamOptionsSerializer(required=False)
-    ignore_eos = StrictBooleanField(required=False)
-    logprobs = StrictBooleanField(required=False)
-    top_logprobs = StrictIntegerField(required=False, min_value=0, max_value=20)
-    logit_bias = serializers.DictField(required=False)
-    response_format = ResponseFormatSerializer(required=False)
-    tools = serializers.ListField(required=False, max_length=MAX_TOOLS)
-    tool_choice = serializers.JSONField(required=False)
+    ignore_eos = StrictBooleanField(
+        required=False, help_text="Go on until max_tokens, whatever the model says"
+    )
+    logit_bias = LogitBiasField(required=False)
 
     def validate_top_p(self, value: float) -> float:
         """Zero would leave no token."""
         if value <= 0:
-            raise _bad("must be above 0")
+            raise bad("must be above 0")
         return value
 
     def validate_repetition_penalty(self, value: float) -> float:
         """It divides."""
         if value <= 0:
-            raise _bad("must be above 0")
+            raise bad("must be above 0")
+        return value
+
+
+class ChatCompletionRequest(SamplingRequest):
+    """OpenAI's chat completion request. Unknown fields are ignored, null means absent."""
+
+    messages = MessagesField()
+    max_completion_tokens = StrictIntegerField(required=False, min_value=1, max_value=10_000_000)
+    logprobs = StrictBooleanField(required=False)
+    top_logprobs = StrictIntegerField(required=False, min_value=0, max_value=20)
+    response_format = ResponseFormatField(required=False)
+    structured_outputs = StructuredOutputsField(required=False)
+    tools = ToolsField(required=False)
+    tool_choice = ToolChoiceField(required=False)
+    parallel_tool_calls = StrictBooleanField(required=False)
+    functions = FunctionsField(required=False, help_text="Old name of tools")
+    function_call = FunctionCallField(required=False, help_text="Old name of tool_choice")
+    chat_template_kwargs = TemplateSwitchesField(required=False)
+    reasoning_effort = StrictCharField(
+        required=False, help_text="none, minimal and low: no thinking; medium and above: thinking"
+    )
+
+    def to_internal_value(self, data: Any) -> dict[str, Any]:
+        """A template is a program: one from outside is never run."""
+        if isinstance(data, dict) and data.get("chat_template") is not None:
+            raise bad("must not be sent: the model's own is used", "chat_template")
+        return super().to_internal_value(data)
+
+    def validate_reasoning_effort(self, value: str) -> str:
+        """One of OpenAI's words."""
+        if value not in EFFORTS:
+            raise bad(f"must be one of {', '.join(EFFORTS)}")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
-        """Refuse what the engine cannot do yet rather than ignore it."""
-        if attrs.get("n", 1) > 1:
-            raise self._unsupported("n", "more than one choice")
-        if attrs.get("logprobs") or attrs.get("top_logprobs"):
-            raise self._unsupported("logprobs", "log probabilities")
-        if attrs.get("logit_bias"):
-            raise self._unsupported("logit_bias", "logit bias")
-        if attrs.get("response_format", {"type": "text"})["type"] != "text":
-            raise self._unsupported("response_format", "structured output")
-        if attrs.get("tools") and attrs.get("tool_choice") != "none":
-            raise self._unsupported("tools", "tool calls")
+        """What several fields say together, in the contract's words."""
+        if "top_logprobs" in attrs and not attrs.get("logprobs"):
+            raise bad("needs logprobs to be true", "top_logprobs")
+        if not NEEDS_SETTLING.isdisjoint(attrs):
+            attrs = formats.settle(tools.settle(attrs))
+            attrs["chat_template_kwargs"] = _switches(attrs)
         return attrs
 
-    @staticmethod
-    def _unsupported(param: str, what: str) -> serializers.ValidationError:
-        message = serializers.ErrorDetail(
-            f"{what} are not supported yet", code="unsupported_parameter"
-        )
-        return serializers.ValidationError({param: message})
+
+NEEDS_SETTLING = frozenset(
+    (
+        "tools",
+        "tool_choice",
+        "functions",
+        "function_call",
+        "structured_outputs",
+        "reasoning_effort",
+        "chat_template_kwargs",
+    )
+)
 
 
-class UsageSerializer(serializers.Serializer):
-    """Token counts."""
-
-    prompt_tokens = serializers.IntegerField()
-    completion_tokens = serializers.IntegerField()
-    total_tokens = serializers.IntegerField()
-
-
-class AssistantMessageSerializer(serializers.Serializer):
-    """The answer's text."""
-
-    role = serializers.CharField()
-    content = serializers.CharField(allow_null=True)
+def _switches(attrs: dict[str, Any]) -> dict[str, bool]:
+    """Template switches; `thinking` and `enable_thinking` are two models' names of one thing."""
+    switches = dict(attrs.get("chat_template_kwargs") or {})
+    thinks = switches.get("enable_thinking", switches.get("thinking"))
+    if thinks is None and (effort := attrs.get("reasoning_effort")) is not None:
+        thinks = EFFORTS[effort]
+    if thinks is not None:
+        switches.setdefault("enable_thinking", thinks)
+        switches.setdefault("thinking", thinks)
+    return switches
 
 
-class ChoiceSerializer(serializers.Serializer):
-    """One answer."""
+class CompletionRequest(SamplingRequest):
+    """OpenAI's older completion request. Unknown fields are ignored, null means absent."""
 
-    index = serializers.IntegerField()
-    message = AssistantMessageSerializer()
-    logprobs = serializers.JSONField(allow_null=True)
-    finish_reason = serializers.CharField()
+    prompt = PromptField()
+    echo = StrictBooleanField(required=False, help_text="Put the prompt before the answer")
+    suffix = StrictCharField(
+        required=False, allow_blank=True, help_text="Not offered: anything but empty is refused"
+    )
+    best_of = StrictIntegerField(
+        required=False, min_value=1, max_value=MAX_N, help_text="Must be equal to n"
+    )
+    logprobs = StrictIntegerField(required=False, min_value=0, max_value=5)
 
+    def validate_suffix(self, value: str) -> str:
+        """No model here fills in the middle."""
+        if value:
+            raise bad("is not supported", code="unsupported_parameter")
+        return value
 
-class ChatCompletionSerializer(serializers.Serializer):
-    """OpenAI's chat.completion."""
-
-    id = serializers.CharField()
-    object = serializers.CharField()
-    created = serializers.IntegerField()
-    model = serializers.CharField()
-    choices = ChoiceSerializer(many=True)
-    usage = UsageSerializer()
-
-
-class ModelSerializer(serializers.Serializer):
-    """One model."""
-
-    id = serializers.CharField()
-    object = serializers.CharField()
-    created = serializers.IntegerField()
-    owned_by = serializers.CharField()
-
-
-class ModelListSerializer(serializers.Serializer):
-    """All models."""
-
-    object = serializers.CharField()
-    data = ModelSerializer(many=True)
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """The number of answers is bounded."""
+        n = attrs.get("n", 1)
+        if attrs.get("best_of", n) != n:
+            raise bad("must be equal to n", "best_of", code="unsupported_parameter")
+        if n * len(attrs["prompt"]) > MAX_PROMPTS:
+            raise bad(f"prompts times n must be at most {MAX_PROMPTS}", "n")
+        return attrs
