@@ -21,7 +21,7 @@ from inference.runners.grammar import (
     mask_rows,
 )
 from inference.runners.grammar_guard import TOO_MUCH, TOO_SLOW, GrammarGuard, TrialLimits
-from inference.runners.grammar_source import json_source, source_of
+from inference.runners.grammar_source import GrammarSource, json_source, source_of
 from inference.runners.schema import ready_schema
 from tests.inference.grammars import (
     COSTLY_PATTERNS,
