@@ -15,6 +15,8 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from benchmarks.chat_model import TURN
+
 PATIENCE_SECONDS = 600.0
 Samples = list[float]
 
@@ -78,6 +80,12 @@ async def _body(reader: asyncio.StreamReader) -> Any:
         yield (await reader.readexactly(size + 2))[:-2]
 
 
+def _is_answer(delta: dict[str, Any]) -> bool:
+    """Whether it brings text of the answer; `transformers serve` sends the prompt first."""
+    content = delta.get("content")
+    return bool(content) and TURN not in content
+
+
 async def _answer(plan: ChatPlan, messages: Any, tokens: int, result: ChatResult) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", plan.port)
     began = last = time.perf_counter()
@@ -95,7 +103,7 @@ async def _answer(plan: ChatPlan, messages: Any, tokens: int, result: ChatResult
                 if "error" in event:
                     raise RuntimeError(line.decode())
                 usage = event.get("usage") or usage
-                news |= any(choice["delta"].get("content") for choice in event["choices"])
+                news |= any(_is_answer(choice["delta"]) for choice in event["choices"])
             if news:
                 if first:
                     result.gaps.append((now - last) * 1000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import sys
 from typing import Any
 
 from django.conf import settings
@@ -19,6 +20,9 @@ from inference.runners.registry import runner_class
 from jobs.leases import fence_runner, register_runner
 
 logger = logging.getLogger(__name__)
+
+# How long a thread may keep the interpreter from the engine's: requests are prepared beside it.
+SWITCH_SECONDS = 0.0005
 
 
 def runner_config(spec: ModelSpec, *, device: str, memory_budget: int | None) -> RunnerConfig:
@@ -41,6 +45,7 @@ def run_placement(placement_id: str, **_: Any) -> None:
     placement = Placement.objects.select_related("spec").filter(public_id=placement_id).first()
     if placement is None:
         return
+    sys.setswitchinterval(SWITCH_SECONDS)
     spec = placement.spec
     row = register_runner(
         placement_id=placement_id,

@@ -19,7 +19,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 from transformers import PreTrainedTokenizerBase
 
 from inference.runners.base import InvalidInput
-from inference.runners.grammar_guard import GrammarGuard, TrialLimits
+from inference.runners.grammar_guard import TOO_SLOW, GrammarGuard, TrialLimits
 from inference.runners.grammar_source import GrammarSource, source_of
 
 WORD = 32
@@ -262,6 +262,8 @@ class GrammarFactory:
             mine.set_exception(error)
             self._forget(key)
             raise
+        if mine.result() == TOO_SLOW:
+            self._forget(key)
         self._make_room()
         return mine.result()
 

@@ -1,8 +1,9 @@
 """Tries grammars out, one per forked process, so that a bomb harms nobody. Run as a file.
 
 Reads one JSON text per line, `{"grammar": …}`, and answers with one line each: `{"error": null}`,
-`{"error": "…"}`, or `{"died": true}` where the trial took too long or too much memory. The limits
-are the kernel's: they hold even inside llguidance, and even when nobody waits for the answer.
+`{"error": "…"}`, or `{"died": true}` where the trial took too long or too much memory (`by_clock`
+where it was the clock, which on a busy machine says little of the grammar). The limits are the
+kernel's: they hold even inside llguidance, and even when nobody waits for the answer.
 
 Started with one argument, a JSON object: `tokenizer` (a file descriptor), `vocabulary`, `eos`,
 `limits` (llguidance's), `memory` (bytes a trial may add), `cpu_s` and `wall_s` of one trial.
@@ -42,8 +43,10 @@ def main() -> None:
             _bound(settings)
             _say({"error": trial(tokenizer, grammar, limits)})
             os._exit(0)
-        if os.waitpid(child, 0)[1] != 0:
-            _say({"died": True})
+        status = os.waitpid(child, 0)[1]
+        if status != 0:
+            by_clock = os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGALRM
+            _say({"died": True, "by_clock": by_clock})
 
 
 def trial(tokenizer: Any, grammar: str, limits: Any) -> str | None:
@@ -86,7 +89,7 @@ def _bound(settings: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_PROF, settings["cpu_s"])
     signal.setitimer(signal.ITIMER_REAL, settings["wall_s"])
-    os.nice(10)
+    os.nice(5)
 
 
 def _read(descriptor: int) -> str:

@@ -128,7 +128,7 @@ def test_the_others_go_on_while_a_grammar_is_tried(running, monkeypatch):
     thread.start()
     assert is_trying.wait(30)
     before = len(deltas(recorder, "stream"))
-    until(lambda: len(deltas(recorder, "stream")) >= before + 20)
+    until(lambda: len(deltas(recorder, "stream")) >= before + 20, 60)
     runner.cancel("stream")
     may_end.set()
     thread.join(30)

@@ -20,8 +20,8 @@ from inference.runners.grammar import (
     forbidden,
     mask_rows,
 )
-from inference.runners.grammar_guard import TOO_MUCH, GrammarGuard, TrialLimits
-from inference.runners.grammar_source import json_source, source_of
+from inference.runners.grammar_guard import TOO_MUCH, TOO_SLOW, GrammarGuard, TrialLimits
+from inference.runners.grammar_source import GrammarSource, json_source, source_of
 from inference.runners.schema import ready_schema
 from tests.inference.grammars import (
     COSTLY_PATTERNS,
@@ -356,10 +356,24 @@ HEAVY = json.dumps({"grammars": [{"json_schema": {"type": "integer", "multipleOf
 def test_the_kernel_ends_a_trial_that_takes_too_much(limits):
     checked = guard(**{"cpu_s": 30.0, "wall_s": 30.0, "memory": 1 << 30, **limits})
     try:
-        assert checked.fault(HEAVY) == TOO_MUCH
+        assert checked.fault(HEAVY) == (TOO_SLOW if "wall_s" in limits else TOO_MUCH)
         assert checked.fault(json_source({"type": "null"}, "").text) is None
     finally:
         checked.close()
+
+
+def test_a_refusal_by_the_clock_is_tried_again():
+    made = GrammarFactory(
+        tiny_tokenizer(), VOCABULARY, [EOS], trial=TrialLimits(cpu_s=30.0, wall_s=0.1)
+    )
+    source = GrammarSource(HEAVY, "here")
+    try:
+        for _ in range(2):
+            with pytest.raises(InvalidInput):
+                made.maker_for(source)
+            assert not made._cache
+    finally:
+        made.close()
 
 
 def test_a_helper_that_dies_is_replaced():
