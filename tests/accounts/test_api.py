@@ -45,6 +45,7 @@ TABLE = [
     ("DELETE", ORG + "/invites/{invite}", None, MANAGERS, 200),
     ("POST", ORG + "/invites/{invite}/resend", None, MANAGERS, 200),
     ("GET", ORG + "/audit", None, MANAGERS, 200),
+    ("GET", ORG + "/usage", None, MANAGERS, 200),
     ("POST", "/api/invites/accept", {"token": "{link}"}, ("owner", "admin", "member"), 200),
     ("GET", TOKENS, None, MANAGERS, 200),
     ("POST", TOKENS, {"name": "x", "scopes": ["user:read"]}, MANAGERS, 201),

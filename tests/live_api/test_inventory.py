@@ -237,6 +237,8 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (one_invite + "/resend", "post", http.post(f"{invite}/resend")),
         (one_invite, "delete", http.delete(invite)),
         (org + "/audit", "get", http.get(f"{own}/audit")),
+        (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
+        (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]

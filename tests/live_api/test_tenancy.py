@@ -144,6 +144,8 @@ ROUTES = [
     ("DELETE", "/api/organizations/{org}/invites/none", None, "admin:write"),
     ("POST", "/api/organizations/{org}/invites/none/resend", None, "admin:write"),
     ("GET", "/api/organizations/{org}/audit", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/usage", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/usage?format=csv", None, "admin:read"),
     ("POST", "/api/invites/accept", {"token": "none"}, "user:write"),
 ]
 INCLUDES = {
