@@ -193,7 +193,7 @@ class TokenRotateViewSet(OrganizationApiViewSet):
         tags=["Organizations"],
         parameters=[ORGANIZATION, TOKEN, IDEMPOTENCY],
         request=TokenRotateSerializer,
-        responses=TokenCreatedSerializer,
+        responses={200: TokenCreatedSerializer},
     )
     def create(self, request: Any, organization_id: str, token_id: str) -> Response:
         """A new secret, shown this once; the present one works until the grace ends.
