@@ -61,7 +61,7 @@ def test_a_foreign_id_is_like_none(site, alphas_job, scope):
                 f"/api/organizations/{ghost}/tokens/{GHOST_TOKEN}",
                 None,
             )
-            for method in ("GET", "DELETE")
+            for method in ("GET", "PATCH", "DELETE")
             for org, ghost in ((alpha, GHOST_ORG), (beta, beta))
         ],
     ]
@@ -127,6 +127,9 @@ ROUTES = [
         {"name": "x", "scopes": ["user:read"]},
         "admin:write",
     ),
+    ("GET", "/api/organizations/{org}/tokens/presets", None, "admin:read"),
+    ("PATCH", "/api/organizations/{org}/tokens/{token}", {"name": "user_read"}, "admin:write"),
+    ("POST", "/api/organizations/{org}/tokens/{ghost}/rotate", None, "admin:write"),
     ("DELETE", "/api/organizations/{org}/tokens/{ghost}", None, "admin:write"),
     ("GET", "/api/organizations", None, "admin:read"),
     ("POST", "/api/organizations", {"name": "Another"}, "admin:write"),
