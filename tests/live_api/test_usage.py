@@ -26,7 +26,7 @@ print(json.dumps({{
 def test_all_sums_are_one(site):
     owner = site.live.organization()
     path = f"/api/organizations/{owner['organization_id']}/usage"
-    key = owner["token"]
+    key = owner["secret"]
 
     def shown(query: str) -> dict:
         answer = site.live.get(f"{path}?{query}", key)
