@@ -19,14 +19,19 @@ from inference.runners.generation import Generation
 from inference.runners.sampling import Choice, SamplingDefaults
 from inference.runners.slots import LENGTH_STEP, CacheLayout, round_up
 from inference.runners.text import TextStream
+from inference.runners.threads import enough_threads
 
 
 @dataclass(frozen=True, slots=True)
 class Peaks:
-    """Bytes taken beyond weights and cache, by the larger of both kinds of step and by decoding."""
+    """Bytes taken beyond weights and cache, by the larger of both kinds of step and by decoding.
+
+    `threads` are what a decode step on a CPU is worth; 0 where that was not measured.
+    """
 
     step: int = 0
     decode: int = 0
+    threads: int = 0
 
 
 def warm_up(
@@ -58,10 +63,16 @@ def warm_up(
         cache.reset()
         for _ in range(min(slots, cache.slots)):
             cache.take(1)
-        decode = _measured(layout.device, forward, rows[: cache.rows], [], [])
+        decoding = rows[: cache.rows]
+        decode = _measured(layout.device, forward, decoding, [], [])
+        threads = 0
+        if layout.device.type == "cpu":
+            with torch.inference_mode():
+                most = torch.get_num_threads()
+                threads = enough_threads(lambda: forward.run(decoding, [], []), most)
     finally:
         cache.free()
-    return Peaks(max(prefill, decode), decode)
+    return Peaks(max(prefill, decode), decode, threads)
 
 
 def _measured(device: torch.device, forward: Any, *step: Any) -> int:
