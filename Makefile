@@ -10,6 +10,8 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check --no-input
 digest = $(shell cat $(1) | sha256sum | cut -c1-16)
 BASE := $(VENV)/.base-$(call digest,requirements/torch.txt requirements/base.txt)
 DEV := $(VENV)/.dev-$(call digest,requirements/*.txt)
+CLIENTS := tests/live_api/node
+NODE := $(CLIENTS)/node_modules/.made-$(call digest,$(CLIENTS)/package-lock.json)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test check fmt bench soak endure lock
@@ -22,7 +24,7 @@ install: $(DEV) ## Make .venv with everything, tests and checks included
 run: $(BASE) ## Start Casola: database, Redis, web and runners in one terminal (PORT=8000)
 	@exec $(BIN)/python manage.py up
 
-test: $(DEV) ## Run the tests on PostgreSQL and on SQLite (ARGS="-k name -x")
+test: $(DEV) $(NODE) ## Run the tests on PostgreSQL and on SQLite (ARGS="-k name -x")
 	@$(BIN)/python -m tests.run $(ARGS)
 
 check: $(DEV) ## Format, lint, imports, migrations, API schema, Django's own checks
@@ -57,3 +59,6 @@ $(DEV): $(BASE)
 	@echo "Installing what tests and checks need ..."
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@rm -f $(VENV)/.dev-* && touch $@
+
+$(NODE): $(DEV)
+	@$(BIN)/python -m tests.live_api.node_tools

@@ -15,6 +15,7 @@ from casola_site.core.errors import Conflict, InvalidRequest
 
 KEEP = timedelta(hours=24)
 MAX_KEY = 255
+SWEPT_AT_ONCE = 500
 Answer = tuple[int, dict[str, Any]]
 
 
@@ -64,6 +65,17 @@ def answer_once(
         row.status, row.answer = status, hide(answer)
         row.save(update_fields=["status", "answer"])
         return status, answer
+
+
+def sweep_keys(now: datetime) -> int:
+    """Delete the answers that are no longer kept; returns how many."""
+    deleted = 0
+    while True:
+        old = IdempotencyKey.objects.filter(created_at__lt=now - KEEP).order_by("created_at")
+        found = list(old.values_list("pk", flat=True)[:SWEPT_AT_ONCE])
+        deleted += IdempotencyKey.objects.filter(pk__in=found).delete()[0]
+        if len(found) < SWEPT_AT_ONCE:
+            return deleted
 
 
 def _replay(row: IdempotencyKey, digest: str) -> Answer:

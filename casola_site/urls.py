@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("openai/", include("inference.api.openai.urls")),
     path("api/", include("accounts.api.urls")),
     path("api/", include("tokens.api.urls")),
+    path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
     path("admin", RedirectView.as_view(url="/admin/")),

@@ -26,7 +26,7 @@ from inference.devices import DeviceMemory
 from inference.enums import PlacementState
 from inference.models import Placement
 from inference.placement import Candidate, backoff_seconds, next_to_load
-from jobs import leases
+from jobs import housekeeping, leases
 from jobs.enums import HOLDS_LEASE, RunnerState
 from jobs.models import Runner
 
@@ -105,6 +105,8 @@ class Agent:
             self.begin()
         if self._is_time("sweep", SWEEP_SECONDS):
             leases.sweep()
+        if self._is_time("housekeeping", housekeeping.EVERY_SECONDS):
+            housekeeping.keep()
         if self.node is None:
             prefix = queue.BEAT_PREFIX
             tasks = queue.waiting(self.cluster, prefix)

@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime
 
 from asgiref.sync import sync_to_async
-from django.db.models import Q
 from django.utils import timezone
 from redis.exceptions import RedisError
 
@@ -22,11 +21,11 @@ from accounts.roles import scopes_of_role
 from casola_site.core import stamps
 from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.scopes import Scope, closure
-from tokens.models import ApiToken, TokenStatus
+from tokens import uses
+from tokens.models import ApiToken, TokenStatus, opened_by
 
 CACHE_SECONDS = 10.0
 CACHE_SIZE = 10_000
-USED_EVERY = timedelta(minutes=1)
 stamp_key, invalidate = stamps.stamp_key, stamps.renew
 
 
@@ -99,7 +98,11 @@ def load(digest: str) -> Identity:
     stamp = ""
     organization_id = _organization_of.get(digest)
     if organization_id is None:
-        row = ApiToken.objects.filter(hash=digest).values_list("organization__public_id").first()
+        row = (
+            ApiToken.objects.filter(opened_by(digest))
+            .values_list("organization__public_id")
+            .first()
+        )
         if row is None:
             raise AuthenticationFailed
         organization_id = _organization_of[digest] = row[0]
@@ -112,6 +115,7 @@ def load(digest: str) -> Identity:
     identity = _read(digest, stamp)
     if stamp:
         _cache.put(digest, identity)
+        uses.note(identity.token_pk, timezone.now())
     return identity
 
 
@@ -121,11 +125,11 @@ load_async = sync_to_async(load, thread_sensitive=False)
 def _read(digest: str, stamp: str) -> Identity:
     token = (
         ApiToken.objects.select_related("organization__plan")
-        .filter(hash=digest, status=TokenStatus.ACTIVE)
+        .filter(opened_by(digest), status=TokenStatus.ACTIVE)
         .first()
     )
-    now = timezone.now()
-    if token is None or (token.expires_at is not None and token.expires_at <= now):
+    until = None if token is None else end_of(token, digest)
+    if token is None or (until is not None and until <= timezone.now()):
         raise AuthenticationFailed
     organization = token.organization
     if organization.status != OrganizationStatus.ACTIVE:
@@ -135,9 +139,6 @@ def _read(digest: str, stamp: str) -> Identity:
         scopes &= role_scopes(organization, token.created_by_id)
     if not scopes:
         raise AuthenticationFailed
-    ApiToken.objects.filter(
-        Q(last_used_at=None) | Q(last_used_at__lt=now - USED_EVERY), pk=token.pk
-    ).update(last_used_at=now)
     plan = organization.plan
     return Identity(
         token_pk=token.pk,
@@ -151,11 +152,17 @@ def _read(digest: str, stamp: str) -> Identity:
         api_requests_per_minute=plan.api_requests_per_minute,
         job_submissions_per_minute=plan.job_submissions_per_minute,
         max_queued_jobs=plan.max_queued_jobs,
-        expires_at=None if token.expires_at is None else token.expires_at.timestamp(),
+        expires_at=None if until is None else until.timestamp(),
         stamp=stamp,
         digest=digest,
         is_service_account=token.is_service_account,
     )
+
+
+def end_of(token: ApiToken, digest: str) -> datetime | None:
+    """When the secret of this hash stops working; a rotated one ends with its grace."""
+    ends = [token.expires_at, None if digest == token.hash else token.previous_until]
+    return min((end for end in ends if end is not None), default=None)
 
 
 def role_scopes(organization: Organization, user_id: int | None) -> frozenset[Scope]:

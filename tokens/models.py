@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from django.db import models
 from django.utils import timezone
 
@@ -14,6 +16,14 @@ class TokenStatus(models.TextChoices):
 
     ACTIVE = "active"
     REVOKED = "revoked"
+
+
+class ShownStatus(models.TextChoices):
+    """What a list says of it."""
+
+    ACTIVE = "active"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
 
 
 class BudgetPeriod(models.TextChoices):
@@ -37,6 +47,11 @@ class ApiToken(models.Model):
     name = models.CharField(max_length=120)
     description = models.CharField(max_length=500, blank=True)
     hash = models.CharField(max_length=64, unique=True, editable=False)
+    # The secret before the last rotation: works until `previous_until`.
+    previous_hash = models.CharField(
+        max_length=64, unique=True, null=True, blank=True, editable=False
+    )
+    previous_until = models.DateTimeField(null=True, editable=False)
     prefix = models.CharField(max_length=16, editable=False, db_index=True)
     last_four = models.CharField(max_length=4, editable=False)
     scopes = models.JSONField(default=list)
@@ -50,6 +65,7 @@ class ApiToken(models.Model):
     created_at = models.DateTimeField(default=timezone.now, editable=False)
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
+    rotated_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
@@ -64,3 +80,15 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last_four})"
+
+    def shown_status(self, now: datetime) -> ShownStatus:
+        """Active, revoked or expired at the moment."""
+        if self.status == TokenStatus.REVOKED:
+            return ShownStatus.REVOKED
+        is_over = self.expires_at is not None and self.expires_at <= now
+        return ShownStatus.EXPIRED if is_over else ShownStatus.ACTIVE
+
+
+def opened_by(digest: str) -> models.Q:
+    """Tokens that a secret of this hash belongs to, also one that was rotated away."""
+    return models.Q(hash=digest) | models.Q(previous_hash=digest)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import transaction
@@ -12,18 +12,44 @@ from django.db import transaction
 from accounts.actors import SYSTEM, Actor, token_actor
 from accounts.models import Membership, Organization, User
 from accounts.services.audit import Action, record
-from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
+from accounts.services.authority import manager_role
+from casola_site.core.errors import (
+    Conflict,
+    InsufficientScope,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+)
 from casola_site.core.ids import can_be_id
-from casola_site.core.scopes import TENANT_SCOPES, Scope, closure
+from casola_site.core.scopes import TENANT_SCOPES, Scope, closure, presets
 from tokens import keys
 from tokens.identity import Identity, invalidate, role_scopes
-from tokens.models import ApiToken, TokenStatus
+from tokens.models import ApiToken, ShownStatus, TokenStatus
+from tokens.reach import Reach, make_reach
+
+MAX_GRACE = timedelta(days=7)
+CHANGEABLE = frozenset(
+    {"name", "description", "scopes", "allowed_models", "allowed_ips", "expires_at"}
+)
 
 
 class TokenNotFound(NotFound):
     """404."""
 
     message = "Token not found"
+
+
+class TokenEnded(Conflict):
+    """409: a revoked token stays as it is; an expired one gets no new secret."""
+
+    def __init__(self, status: str) -> None:
+        super().__init__(f"The token is {status}")
+
+
+class NotYours(PermissionDenied):
+    """403: a new secret would let the caller act as somebody else."""
+
+    message = "Only the member whose token it is may rotate it"
 
 
 class ScopeTooBroad(PermissionDenied):
@@ -51,28 +77,46 @@ def within(
 
     Raises LimitTooBroad.
     """
-    if minted_by.allowed_models is not None:
-        allowed_models = list(
-            minted_by.allowed_models if allowed_models is None else allowed_models
-        )
-        if not set(allowed_models) <= set(minted_by.allowed_models):
-            raise LimitTooBroad("allowed_models")
-    if minted_by.allowed_ips is not None:
-        allowed_ips = list(minted_by.allowed_ips if allowed_ips is None else allowed_ips)
-        if not all(_covered(network, minted_by.allowed_ips) for network in allowed_ips):
-            raise LimitTooBroad("allowed_ips")
-    if minted_by.expires_at is not None:
-        until = datetime.fromtimestamp(minted_by.expires_at, tz=UTC)
-        expires_at = until if expires_at is None else expires_at
-        if expires_at > until:
-            raise LimitTooBroad("expires_at")
+    mine = reach_of_identity(minted_by)
+    if allowed_models is None and minted_by.allowed_models is not None:
+        allowed_models = list(minted_by.allowed_models)
+    if allowed_ips is None and minted_by.allowed_ips is not None:
+        allowed_ips = list(minted_by.allowed_ips)
+    expires_at = mine.until if expires_at is None else expires_at
+    for name in mine.limits_passed(make_reach((), allowed_models, allowed_ips, expires_at)):
+        raise LimitTooBroad(name)
     return allowed_models, allowed_ips, expires_at
 
 
-def _covered(network: str, by: Iterable[str]) -> bool:
-    inner = ipaddress.ip_network(network, strict=False)
-    outers = (ipaddress.ip_network(text, strict=False) for text in by)
-    return any(inner.version == outer.version and inner.subnet_of(outer) for outer in outers)
+def reach_of_identity(identity: Identity) -> Reach:
+    """How far the caller reaches at this moment."""
+    seconds = identity.expires_at
+    until = None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
+    return make_reach(identity.scopes, identity.allowed_models, identity.allowed_ips, until)
+
+
+def reach_of(token: ApiToken) -> Reach:
+    """How far the token's own columns let it reach."""
+    return make_reach(token.scopes, token.allowed_models, token.allowed_ips, token.expires_at)
+
+
+def check_within(reach: Reach, caller: Identity) -> None:
+    """Raise ScopeTooBroad or LimitTooBroad when it goes further than the caller."""
+    mine = reach_of_identity(caller)
+    if missing := mine.missing_scopes(reach):
+        raise ScopeTooBroad(missing)
+    for name in mine.limits_passed(reach):
+        raise LimitTooBroad(name)
+
+
+def scopes_of_preset(name: str, *, organization: Organization) -> list[str]:
+    """The scopes behind the name. Raises InvalidRequest for an unknown one."""
+    known = presets(is_system=organization.is_system)
+    if name not in known:
+        raise InvalidRequest(
+            f"preset must be one of {', '.join(known)}", code="invalid_value", param="preset"
+        )
+    return [str(scope) for scope in known[name]]
 
 
 def check_scopes(scopes: Iterable[str], *, organization: Organization) -> list[Scope]:
@@ -125,8 +169,7 @@ def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
     ):
         if limit is not None and not wanted <= limit:
             raise ScopeTooBroad(wanted - limit)
-    if expires_at is not None and expires_at <= now:
-        raise InvalidRequest("The expiry is in the past", code="invalid_value", param="expires_at")
+    _check_expiry(expires_at, now)
     secret = keys.new_secret()
     token = ApiToken.objects.create(
         organization=organization,
@@ -147,7 +190,20 @@ def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
     return token, secret
 
 
-def _note(token: ApiToken, action: Action, by: Actor, now: datetime, **data: Any) -> None:
+def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
+    if expires_at is not None and expires_at <= now:
+        raise InvalidRequest("The expiry is in the past", code="invalid_value", param="expires_at")
+
+
+def _renew(token: ApiToken) -> None:
+    """After the commit, every cached Identity of the Organization is read again."""
+    organization_id = token.organization.public_id
+    transaction.on_commit(lambda: invalidate(organization_id))
+
+
+def _note(
+    token: ApiToken, action: Action, by: Actor, now: datetime, *, reason: str = "", **data: Any
+) -> None:
     record(
         by=by,
         action=action,
@@ -155,6 +211,7 @@ def _note(token: ApiToken, action: Action, by: Actor, now: datetime, **data: Any
         now=now,
         target=token.public_id,
         target_name=token.name,
+        reason=reason,
         data={"shown": f"{token.prefix}…{token.last_four}", **data},
     )
 
@@ -166,24 +223,40 @@ def mint_token(
     allowed_models: list[str] | None,
     allowed_ips: list[str] | None,
     expires_at: datetime | None,
+    service_account: bool | None = None,
     by: Actor | None = None,
     **fields: Any,
 ) -> tuple[ApiToken, str]:
     """`issue_token` for the holder of a token: in its user's name, within its scopes and limits.
 
-    Raises what issue_token does, or LimitTooBroad.
+    A service account makes only further service accounts, for it is nobody; Owners and Admins may
+    make one too. Raises what issue_token does, LimitTooBroad, RoleTooLow or PermissionDenied.
     """
+    by = by or token_actor(minted_by)
+    if service_account is None:
+        service_account = minted_by.is_service_account
+    if minted_by.is_service_account and not service_account:
+        raise PermissionDenied(
+            "A service account makes only service accounts", param="service_account"
+        )
+    if service_account:
+        if Scope.ADMIN_WRITE not in minted_by.scopes:
+            raise InsufficientScope(Scope.ADMIN_WRITE)
+        manager_role(by, organization)
+    maker = None if service_account else User.objects.filter(pk=minted_by.user_pk).first()
+    if maker is None and not service_account:  # deleted in this moment
+        raise ScopeTooBroad(fields["scopes"])
     allowed_models, allowed_ips, expires_at = within(
         minted_by, allowed_models=allowed_models, allowed_ips=allowed_ips, expires_at=expires_at
     )
     return issue_token(
         organization=organization,
-        created_by=User.objects.filter(pk=minted_by.user_pk).first(),
+        created_by=maker,
         granted_by=minted_by.scopes,
         allowed_models=allowed_models,
         allowed_ips=allowed_ips,
         expires_at=expires_at,
-        by=by or token_actor(minted_by),
+        by=by,
         **fields,
     )
 
@@ -198,16 +271,111 @@ def find_token(*, organization_pk: int, token_id: str) -> ApiToken:
         raise TokenNotFound from None
 
 
+def _lock(token: ApiToken) -> ApiToken:
+    return (
+        ApiToken.objects.select_for_update(of=("self",))
+        .select_related("organization", "created_by")
+        .get(pk=token.pk)
+    )
+
+
 @transaction.atomic
-def revoke_token(*, token: ApiToken, now: datetime, by: Actor = SYSTEM) -> ApiToken:
+def change_token(
+    *, token: ApiToken, changes: dict[str, Any], caller: Identity, by: Actor, now: datetime
+) -> ApiToken:
+    """Write the columns in `changes` (those of CHANGEABLE); they count from the next request on.
+
+    Narrowing is always allowed. What reaches further than the token did must as a whole stay within
+    the caller, and new scopes within the role of the member whose token it is. Raises TokenEnded,
+    ScopeTooBroad, LimitTooBroad or InvalidRequest.
+    """
+    token = _lock(token)
+    if token.status == TokenStatus.REVOKED:
+        raise TokenEnded(token.status)
+    before = reach_of(token)
+    old = {name: getattr(token, name) for name in CHANGEABLE & set(changes)}
+    if "scopes" in changes:
+        chosen = check_scopes(changes["scopes"], organization=token.organization)
+        changes = {**changes, "scopes": [str(scope) for scope in chosen]}
+    for name in old:
+        setattr(token, name, changes[name])
+    changed = sorted(name for name in old if getattr(token, name) != old[name])
+    if not changed:
+        return token
+    if "expires_at" in changed:
+        _check_expiry(token.expires_at, now)
+    if "scopes" in changed and not token.is_service_account:
+        role = role_scopes(token.organization, token.created_by_id)
+        if missing := reach_of(token).scopes - role:
+            raise ScopeTooBroad(missing)
+    if not before.holds(reach_of(token)):
+        check_within(reach_of(token), caller)
+    token.save(update_fields=changed)
+    shown = {name: [_shown(old[name]), _shown(getattr(token, name))] for name in changed}
+    _note(token, Action.TOKEN_CHANGED, by, now, changes=shown)
+    _renew(token)
+    return token
+
+
+def _shown(value: Any) -> Any:
+    return int(value.timestamp()) if isinstance(value, datetime) else value
+
+
+@transaction.atomic
+def rotate_token(
+    *, token: ApiToken, grace: timedelta, caller: Identity, by: Actor, now: datetime
+) -> tuple[ApiToken, str]:
+    """A new secret, shown this once; the present one works for `grace` more, older ones end now.
+
+    A member's token is rotated by that member only, and no token gets the secret of one that
+    reaches further. Raises TokenEnded, NotYours, ScopeTooBroad, LimitTooBroad or InvalidRequest.
+    """
+    if not timedelta(0) <= grace <= MAX_GRACE:
+        raise InvalidRequest(
+            "grace_seconds is 0 to 604800", code="invalid_value", param="grace_seconds"
+        )
+    token = _lock(token)
+    status = token.shown_status(now)
+    if status != ShownStatus.ACTIVE:
+        raise TokenEnded(status)
+    if not token.is_service_account and (
+        caller.is_service_account or caller.user_pk != token.created_by_id
+    ):
+        raise NotYours
+    reach = reach_of(token)
+    if not token.is_service_account:
+        reach = replace(
+            reach, scopes=reach.scopes & role_scopes(token.organization, token.created_by_id)
+        )
+    # A secret in its grace ends sooner than its token, so it cannot win a lasting one back.
+    check_within(reach, caller)
+    secret = keys.new_secret()
+    token.previous_hash = token.hash if grace else None
+    token.previous_until = now + grace if grace else None
+    token.hash = keys.digest(secret)
+    token.prefix, token.last_four = secret[: keys.SHOWN], secret[-4:]
+    token.rotated_at = now
+    token.save(
+        update_fields=[
+            "hash", "previous_hash", "previous_until", "prefix", "last_four", "rotated_at",
+        ]
+    )  # fmt: skip
+    _note(token, Action.TOKEN_ROTATED, by, now, grace_seconds=int(grace.total_seconds()))
+    _renew(token)
+    return token, secret
+
+
+@transaction.atomic
+def revoke_token(
+    *, token: ApiToken, now: datetime, by: Actor = SYSTEM, reason: str = ""
+) -> ApiToken:
     """Make the token worthless from the next request on; revoking twice changes nothing."""
     changed = ApiToken.objects.filter(pk=token.pk, status=TokenStatus.ACTIVE).update(
         status=TokenStatus.REVOKED, revoked_at=now
     )
     if changed:
-        organization_id = token.organization.public_id
-        transaction.on_commit(lambda: invalidate(organization_id))
-        _note(token, Action.TOKEN_REVOKED, by, now)
+        _renew(token)
+        _note(token, Action.TOKEN_REVOKED, by, now, reason=reason)
     token.refresh_from_db()
     return token
 

@@ -32,6 +32,8 @@ class Action(StrEnum):
     TRANSFER_ACCEPTED = "transfer.accepted"
     TOKEN_ISSUED = "token.issued"  # noqa: S105 - the name of an action
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    TOKEN_CHANGED = "token.changed"  # noqa: S105
+    TOKEN_ROTATED = "token.rotated"  # noqa: S105
 
 
 def record(

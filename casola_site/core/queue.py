@@ -9,10 +9,10 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
-from django.db import DatabaseError
+from django.db import DatabaseError, connection
 from django.utils import timezone
 from django_q.brokers.orm import ORM
-from django_q.models import OrmQ
+from django_q.models import OrmQ, Schedule
 from django_q.tasks import async_task
 
 RUNNER_PREFIX = "runner:"
@@ -58,6 +58,22 @@ def enqueue(function: str, *args: Any, name: str | None = None) -> str:
     """Run `function(*args)` (an import path; ids only) on the default cluster; returns the task id."""
     return async_task(
         function, *args, task_name=name, q_options={"cluster": "default", "save": False}
+    )
+
+
+def repeat(function: str, *, minutes: int) -> None:
+    """Run `function()` (an import path) on the default cluster every so many minutes from now on."""
+    if Schedule._meta.db_table not in connection.introspection.table_names():
+        return  # the queue's tables come with a later migration, which calls again
+    Schedule.objects.update_or_create(
+        name=function,
+        defaults={
+            "func": function,
+            "schedule_type": Schedule.MINUTES,
+            "minutes": minutes,
+            "repeats": -1,
+            "cluster": "default",
+        },
     )
 
 

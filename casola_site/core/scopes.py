@@ -39,6 +39,16 @@ PRESETS: dict[str, tuple[Scope, ...]] = {
     "adminReadOnly": (S.ADMIN_READ,),
     "adminFull": (S.ADMIN_WRITE,),
 }
+SYSTEM_PRESETS: dict[str, tuple[Scope, ...]] = {
+    "worker": (S.WORKER_WRITE,),
+    "systemReadOnly": (S.SYSTEM_READ,),
+    "systemFull": (S.SYSTEM_WRITE,),
+}
+
+
+def presets(*, is_system: bool) -> dict[str, tuple[Scope, ...]]:
+    """The presets that an Organization may use; some are the system organization's only."""
+    return {**PRESETS, **SYSTEM_PRESETS} if is_system else PRESETS
 
 
 def closure(scopes: Iterable[str]) -> frozenset[Scope]:

@@ -237,7 +237,7 @@ SPECTACULAR_SETTINGS = {
         {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
         {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
         {"name": "Models", "description": "What is served and whether it is online."},
-        {"name": "Organizations", "description": "Members, invites, audit, API tokens."},
+        {"name": "Organizations", "description": "Members, invites, audit, API tokens, usage."},
         {"name": "Users", "description": "The caller."},
     ],
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 
 from casola_site.core import redis
 from casola_site.core.database import in_thread
-from casola_site.core.errors import ApiError, AuthenticationFailed, InsufficientScope
+from casola_site.core.errors import ApiError, AuthenticationFailed, InsufficientScope, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.hub import hub
 from tokens import identity as identities
@@ -80,7 +80,9 @@ async def _check(call: Call, scope: Scope) -> None:
         identity = await load_identity(call.identity.digest)
         if scope not in identity.scopes:
             raise InsufficientScope(scope)  # noqa: TRY301 - the same end as a refused token
-    except (AuthenticationFailed, InsufficientScope) as error:
+        if not identity.may_use(call.model.model_id):
+            raise ModelNotFound(call.requested_model)  # noqa: TRY301
+    except (AuthenticationFailed, InsufficientScope, ModelNotFound) as error:
         _end(call, error)
         return
     call.identity = identity

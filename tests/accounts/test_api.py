@@ -45,10 +45,18 @@ TABLE = [
     ("DELETE", ORG + "/invites/{invite}", None, MANAGERS, 200),
     ("POST", ORG + "/invites/{invite}/resend", None, MANAGERS, 200),
     ("GET", ORG + "/audit", None, MANAGERS, 200),
+    ("GET", ORG + "/usage", None, MANAGERS, 200),
     ("POST", "/api/invites/accept", {"token": "{link}"}, ("owner", "admin", "member"), 200),
     ("GET", TOKENS, None, MANAGERS, 200),
     ("POST", TOKENS, {"name": "x", "scopes": ["user:read"]}, MANAGERS, 201),
     ("GET", TOKENS + "/{token}", None, MANAGERS, 200),
+    ("POST", TOKENS, {"name": "x", "preset": "userFull", "service_account": True}, MANAGERS, 201),
+    ("GET", TOKENS + "/presets", None, MANAGERS, 200),
+    ("PATCH", TOKENS + "/{token}", {"scopes": ["admin:write"]}, MANAGERS, 200),
+    ("PATCH", TOKENS + "/{owners_token}", {"name": "New"}, MANAGERS, 200),
+    ("POST", TOKENS + "/{token}/rotate", {"grace_seconds": 60}, MANAGERS, 200),
+    # a new secret of the Owner's would make its holder the Owner
+    ("POST", TOKENS + "/{owners_token}/rotate", None, ("owner",), 200),
     ("DELETE", TOKENS + "/{token}", None, MANAGERS, 200),
 ]
 IDS = [f"{method} {path} {body or ''}" for method, path, body, _, _ in TABLE]
@@ -74,6 +82,7 @@ def test_the_table_holds_every_route():
         "{other_owner}": "<str:member_id>",
         "{invite}": "<str:invite_id>",
         "{token}": "<str:token_id>",
+        "{owners_token}": "<str:token_id>",
     }
     listed = set()
     for method, path, *_ in TABLE:
@@ -98,6 +107,9 @@ class World:
         self.invite, _ = make_invite(organization=self.organization)
         _, self.link = make_invite(organization=make_organization())
         self.token, _ = make_token(organization=self.organization)
+        self.owners_token, _ = make_token(
+            organization=self.organization, created_by=self.people["owner"]
+        )
         if with_transfer:
             make_transfer(organization=self.organization)
 
@@ -113,6 +125,7 @@ class World:
             other_owner=self.other_owner.public_id,
             invite=self.invite.public_id,
             token=self.token.public_id,
+            owners_token=self.owners_token.public_id,
             link=self.link,
         )
 
@@ -198,7 +211,7 @@ def snapshot(world) -> list:
         list(organization.memberships.order_by("pk").values()),
         list(organization.invites.order_by("pk").values()),
         list(organization.transfers.order_by("pk").values()),
-        list(organization.tokens.order_by("pk").values("status", "name")),
+        list(organization.tokens.order_by("pk").values("status", "name", "scopes", "hash")),
     ]
 
 

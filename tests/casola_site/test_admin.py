@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 from django.contrib import admin
 from django.test import Client
@@ -15,7 +17,8 @@ from jobs.models import JobEvent
 from tests.factories.accounts import make_invite, make_organization, make_transfer
 from tests.factories.jobs import make_job, make_runner
 from tokens.services import issue_token
-from usage.models import Price, UsageRecord
+from usage.models import Price, TotalsMark, UsageRecord, UsageTotal
+from usage.totals import roll_up
 
 pytestmark = pytest.mark.django_db
 OURS = ("accounts", "tokens", "usage", "jobs", "inference")
@@ -61,7 +64,11 @@ def make_one_of_each(number: int) -> str:
         model_id="test/echo",
         task="x",
         status="completed",
+        created_at=timezone.now() - timedelta(hours=2),
     )
+    UsageTotal.objects.all().delete()
+    TotalsMark.objects.all().delete()
+    roll_up(now=timezone.now())
     spec = ModelSpec.objects.create(model_id=f"m{number}", engine="echo", source="")
     Placement.objects.create(spec=spec, node="n", device="cpu")
     Node.objects.create(name=f"n{number}", heartbeat_at=timezone.now())

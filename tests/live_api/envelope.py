@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 CHAT = "/openai/v1/chat/completions"
+TEXT = "/openai/v1/completions"
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -66,6 +67,11 @@ def assert_envelope(
 def chat_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:
     """A request to the stub engine."""
     return {"model": "test/echo", "messages": [{"role": "user", "content": text}], **fields}
+
+
+def text_body(prompt: Any = "hi", **fields: Any) -> dict[str, Any]:
+    """The same for plain completion."""
+    return {"model": "test/echo", "prompt": prompt, **fields}
 
 
 def job_body(**fields: Any) -> dict[str, Any]:

@@ -12,10 +12,19 @@ import httpx
 import pytest
 
 from tests.live_api import bad_input
-from tests.live_api.envelope import CHAT, assert_envelope, bearer, chat_body, job_body
+from tests.live_api.envelope import (
+    CHAT,
+    TEXT,
+    assert_envelope,
+    bearer,
+    chat_body,
+    job_body,
+    text_body,
+)
 
 GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
+    "text": text_body(),
     "jobs": job_body(),
     "chat job": {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()},
     "tokens": {"name": "x", "scopes": ["user:read"]},
@@ -46,9 +55,30 @@ FIELDS: dict[str, list[str]] = {
         "response_format",
         "tools",
         "tool_choice",
+        "parallel_tool_calls",
+        "functions",
+        "function_call",
+        "structured_outputs",
+        "chat_template_kwargs",
+        "reasoning_effort",
         "user",
         "metadata",
         "async",
+    ],
+    "text": [
+        "model",
+        "prompt",
+        "max_tokens",
+        "temperature",
+        "stop",
+        "n",
+        "best_of",
+        "echo",
+        "suffix",
+        "logprobs",
+        "logit_bias",
+        "stream",
+        "stream_options",
     ],
     "jobs": ["model_id", "task", "input", "priority", "webhook_url", "status", "id"],
     "chat job": ["input"],
@@ -71,7 +101,7 @@ FIELDS: dict[str, list[str]] = {
 def path_of(site, route: str) -> str:
     if route in ("tokens", "invites"):
         return f"/api/organizations/{site.alpha['id']}/{route}"
-    return CHAT if route == "chat" else "/api/jobs"
+    return {"chat": CHAT, "text": TEXT}.get(route, "/api/jobs")
 
 
 def send(http: httpx.Client, path: str, content: bytes, content_type: str | None = bad_input.JSON):
@@ -120,7 +150,7 @@ def others_are_served(site) -> Iterator[None]:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("route", ["chat", "jobs", "tokens", "invites"])
+@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens", "invites"])
 def test_bodies_that_are_no_request(site, http, route):
     for label, body in bad_input.bodies(GOOD[route]).items():
         response = send(http, path_of(site, route), body)
@@ -131,7 +161,7 @@ def test_bodies_that_are_no_request(site, http, route):
             raise AssertionError(f"{label}: {error}") from None
 
 
-@pytest.mark.parametrize("route", ["chat", "jobs", "tokens"])
+@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens"])
 def test_content_types(site, http, route):
     for label, (content_type, body) in bad_input.content_types(GOOD[route]).items():
         response = send(http, path_of(site, route), body, content_type)
@@ -178,6 +208,8 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
     [
         ("chat", "model"),
         ("chat", "messages"),
+        ("text", "model"),
+        ("text", "prompt"),
         ("jobs", "model_id"),
         ("jobs", "task"),
         ("jobs", "input"),
@@ -250,6 +282,7 @@ CHAT_SPECIALS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"messages": [text(name=5)]}, "messages[0].name"),
     *[({"messages": [text(), calling(value)]}, ARGUMENTS) for value in BAD_ARGUMENTS],
+    *bad_input.WISHES,
 ]
 
 

@@ -12,7 +12,15 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
-from tests.live_api.envelope import CHAT, GHOST_JOB, bearer, chat_body, job_body
+from tests.live_api.envelope import (
+    CHAT,
+    GHOST_JOB,
+    TEXT,
+    bearer,
+    chat_body,
+    job_body,
+    text_body,
+)
 from tokens.authentication import TokenAuthentication
 from tokens.permissions import HasScope
 from usage.throttling import PlanThrottle
@@ -39,6 +47,12 @@ def test_only_known_routes_are_open():
     assert {path for path, _ in routes() if not path.startswith(API)} <= OPEN
 
 
+CALLING = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+WISHES = [
+    ("!call f {}", {"tools": CALLING}),
+    ("!think", {"n": 2}),
+    ("hi", {"logprobs": True, "top_logprobs": 2}),
+]
 API_ROUTES = [(path, callback) for path, callback in routes() if path.startswith(API)]
 
 
@@ -157,6 +171,9 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         ("/openai/v1/models", "get", http.get("/openai/v1/models")),
         ("/openai/v1/models/{model}", "get", http.get("/openai/v1/models/test/echo")),
         (CHAT, "post", http.post(CHAT, json=chat_body())),
+        *[(CHAT, "post", http.post(CHAT, json=chat_body(text, **more))) for text, more in WISHES],
+        (TEXT, "post", http.post(TEXT, json=text_body(n=2, logprobs=2))),
+        (TEXT, "post", http.post(TEXT, json={})),
         ("/api/model-status", "get", http.get("/api/model-status")),
         ("/api/users/me", "get", http.get("/api/users/me")),
         ("/api/jobs", "post", http.post("/api/jobs", json=job_body())),
@@ -168,6 +185,9 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         (tokens, "get", http.get(own)),
         (tokens, "post", token),
         (one_token, "get", http.get(f"{own}/{token_id}")),
+        (one_token, "patch", http.patch(f"{own}/{token_id}", json={"name": "y"})),
+        (one_token + "/rotate", "post", http.post(f"{own}/{token_id}/rotate")),
+        (tokens + "/presets", "get", http.get(f"{own}/presets")),
         (one_token, "delete", http.delete(f"{own}/{token_id}")),
         (one_token, "get", http.get(f"{own}/none")),
         *organization_answers(site, http),
@@ -220,6 +240,8 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (one_invite + "/resend", "post", http.post(f"{invite}/resend")),
         (one_invite, "delete", http.delete(invite)),
         (org + "/audit", "get", http.get(f"{own}/audit")),
+        (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
+        (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]

@@ -12,7 +12,7 @@ from django.utils import timezone
 from accounts.services import create_organization
 from inference import selectors
 from tests.live_api import bad_input
-from tests.live_api.envelope import CHAT, bearer, chat_body
+from tests.live_api.envelope import CHAT, TEXT, bearer, chat_body, text_body
 from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS
 from tokens.services import issue_token
 
@@ -50,17 +50,21 @@ def compare(site, secrets, bare):
     viewset = Client(raise_request_exception=False)
 
     def compare(
-        label: str, content: bytes, content_type: str | None = bad_input.JSON, scope="user_write"
+        label: str,
+        content: bytes,
+        content_type: str | None = bad_input.JSON,
+        scope="user_write",
+        path: str = CHAT,
     ) -> int:
         headers = bearer(site.alpha[scope])
         if content_type is not None:
             headers["Content-Type"] = content_type
-        one = bare.post(CHAT, content=content, headers=headers)
+        one = bare.post(path, content=content, headers=headers)
         if one.status_code < 400:
             return one.status_code
         other = viewset.generic(
             "POST",
-            CHAT,
+            path,
             content,
             content_type=content_type or "",
             HTTP_AUTHORIZATION=f"Bearer {secrets[scope]}",
@@ -92,6 +96,17 @@ def test_fields(compare):
             body = json.dumps({**chat_body(), name: value}).encode()
             refused += compare(f"{name} = {label}", body) >= 400
     assert refused > 100
+
+
+def test_fields_of_text_completion(compare):
+    refused = 0
+    for name in FIELDS["text"]:
+        for label, value in bad_input.values().items():
+            if label in LONG:
+                continue
+            body = json.dumps({**text_body(), name: value}).encode()
+            refused += compare(f"{name} = {label}", body, path=TEXT) >= 400
+    assert refused > 50
 
 
 def test_specials(compare):

@@ -9,7 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from tests.live_api.envelope import CHAT, GHOST_JOB, assert_envelope, bearer, chat_body, job_body
+from tests.live_api.envelope import (
+    CHAT,
+    GHOST_JOB,
+    TEXT,
+    assert_envelope,
+    bearer,
+    chat_body,
+    job_body,
+    text_body,
+)
 
 GHOST_TOKEN = "tok_0000000000000000000000"
 GHOST_ORG = "org_0000000000000000000000"
@@ -52,7 +61,7 @@ def test_a_foreign_id_is_like_none(site, alphas_job, scope):
                 f"/api/organizations/{ghost}/tokens/{GHOST_TOKEN}",
                 None,
             )
-            for method in ("GET", "DELETE")
+            for method in ("GET", "PATCH", "DELETE")
             for org, ghost in ((alpha, GHOST_ORG), (beta, beta))
         ],
     ]
@@ -108,6 +117,8 @@ ROUTES = [
     ("POST", "/api/jobs/{job}/cancel", None, "user:write"),
     ("POST", CHAT, chat_body(), "user:write"),
     ("POST", CHAT, chat_body(stream=True), "user:write"),
+    ("POST", TEXT, text_body(), "user:write"),
+    ("POST", TEXT, text_body(stream=True), "user:write"),
     ("GET", "/api/organizations/{org}/tokens", None, "admin:read"),
     ("GET", "/api/organizations/{org}/tokens/{token}", None, "admin:read"),
     (
@@ -116,6 +127,9 @@ ROUTES = [
         {"name": "x", "scopes": ["user:read"]},
         "admin:write",
     ),
+    ("GET", "/api/organizations/{org}/tokens/presets", None, "admin:read"),
+    ("PATCH", "/api/organizations/{org}/tokens/{token}", {"name": "user_read"}, "admin:write"),
+    ("POST", "/api/organizations/{org}/tokens/{ghost}/rotate", None, "admin:write"),
     ("DELETE", "/api/organizations/{org}/tokens/{ghost}", None, "admin:write"),
     ("GET", "/api/organizations", None, "admin:read"),
     ("POST", "/api/organizations", {"name": "Another"}, "admin:write"),
@@ -133,6 +147,8 @@ ROUTES = [
     ("DELETE", "/api/organizations/{org}/invites/none", None, "admin:write"),
     ("POST", "/api/organizations/{org}/invites/none/resend", None, "admin:write"),
     ("GET", "/api/organizations/{org}/audit", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/usage", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/usage?format=csv", None, "admin:read"),
     ("POST", "/api/invites/accept", {"token": "none"}, "user:write"),
 ]
 INCLUDES = {
@@ -165,7 +181,7 @@ def test_scopes(site, alphas_job, scope):
 
 
 def test_the_scope_is_checked_before_the_body(site):
-    for path in (CHAT, "/api/jobs"):
+    for path in (CHAT, TEXT, "/api/jobs"):
         response = call(site, site.alpha["user_read"], "POST", path, {"nonsense": True})
         assert_envelope(response, 403, code="insufficient_scope")
         response = httpx.post(

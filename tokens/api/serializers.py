@@ -7,12 +7,18 @@ from typing import Any
 
 from rest_framework import serializers
 
-from casola_site.core.clock import unix
-from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictSerializer
+from casola_site.core.clock import now, unix
+from casola_site.core.fields import (
+    StrictBooleanField,
+    StrictCharField,
+    StrictIntegerField,
+    StrictSerializer,
+)
 from casola_site.core.scopes import PRESETS
-from tokens.models import ApiToken
+from tokens.models import ApiToken, ShownStatus
 
 MAX_LIST = 100
+LIFTABLE = ("allowed_models", "allowed_ips", "expires_at")
 
 
 class StrictListField(serializers.ListField):
@@ -21,8 +27,8 @@ class StrictListField(serializers.ListField):
     child = StrictCharField(max_length=200)
 
 
-class TokenCreateSerializer(StrictSerializer):
-    """A new token. Give `scopes` or a `preset`."""
+class TokenFieldsSerializer(StrictSerializer):
+    """What is chosen at creation and can be changed later."""
 
     name = StrictCharField(max_length=120)
     description = StrictCharField(max_length=500, required=False, allow_blank=True)
@@ -35,12 +41,6 @@ class TokenCreateSerializer(StrictSerializer):
     )
     expires_in_days = StrictIntegerField(required=False, min_value=1, max_value=3650)
 
-    def validate_preset(self, value: str) -> str:
-        """One of ours."""
-        if value not in PRESETS:
-            raise serializers.ValidationError(f"must be one of {', '.join(PRESETS)}")
-        return value
-
     def validate_allowed_ips(self, value: list[str]) -> list[str]:
         """Addresses or networks."""
         for text in value:
@@ -51,14 +51,59 @@ class TokenCreateSerializer(StrictSerializer):
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
+        """One of a pair."""
+        for one, other in (("preset", "scopes"), ("expires_at", "expires_in_days")):
+            if one in attrs and other in attrs:
+                raise serializers.ValidationError({one: f"give {one} or {other}, not both"})
+        return attrs
+
+
+class TokenCreateSerializer(TokenFieldsSerializer):
+    """A new token. Give `scopes` or a `preset`."""
+
+    service_account = StrictBooleanField(
+        required=False, help_text="Nobody's own: it stays when its maker leaves"
+    )
+
+    def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
         """Exactly one of scopes and preset."""
-        if "preset" in attrs:
-            attrs["scopes"] = [str(scope) for scope in PRESETS[attrs.pop("preset")]]
-        if "scopes" not in attrs:
+        attrs = super().validate(attrs)
+        if "scopes" not in attrs and "preset" not in attrs:
             raise serializers.ValidationError(
                 {"scopes": serializers.ErrorDetail("required", "required")}
             )
         return attrs
+
+
+class TokenChangeSerializer(TokenFieldsSerializer):
+    """What is to change; `null` lifts a list or an expiry."""
+
+    name = StrictCharField(max_length=120, required=False)
+    allowed_models = StrictListField(required=False, max_length=MAX_LIST, allow_null=True)
+    allowed_ips = StrictListField(required=False, max_length=MAX_LIST, allow_null=True)
+    expires_at = StrictIntegerField(
+        required=False,
+        min_value=1,
+        max_value=253_402_300_799,
+        allow_null=True,
+        help_text="Unix seconds",
+    )
+
+    def run_validation(self, data: Any = serializers.empty) -> dict[str, Any]:
+        """Keep the nulls that lift something; others are as if absent."""
+        values = super().run_validation(data)
+        lifted = {name: None for name in LIFTABLE if isinstance(data, dict) and name in data}
+        if lifted.get("expires_at", "") is None and "expires_in_days" in values:
+            lifted.pop("expires_at")
+        return {**lifted, **values}
+
+
+class TokenRotateSerializer(StrictSerializer):
+    """How long the present secret goes on working."""
+
+    grace_seconds = StrictIntegerField(
+        required=False, default=0, min_value=0, max_value=7 * 24 * 3600
+    )
 
 
 class TokenSerializer(serializers.Serializer):
@@ -68,7 +113,9 @@ class TokenSerializer(serializers.Serializer):
     name = serializers.CharField()
     description = serializers.CharField()
     scopes = serializers.ListField(child=serializers.CharField())
-    status = serializers.CharField()
+    status = serializers.ChoiceField(ShownStatus.choices)
+    service_account = serializers.BooleanField()
+    created_by = serializers.CharField(allow_null=True)
     prefix = serializers.CharField()
     last_four = serializers.CharField()
     allowed_models = serializers.ListField(child=serializers.CharField(), allow_null=True)
@@ -77,15 +124,22 @@ class TokenSerializer(serializers.Serializer):
     expires_at = serializers.IntegerField(allow_null=True)
     last_used_at = serializers.IntegerField(allow_null=True)
     revoked_at = serializers.IntegerField(allow_null=True)
+    rotated_at = serializers.IntegerField(allow_null=True)
+    previous_secret_until = serializers.IntegerField(
+        allow_null=True, help_text="End of the grace of the secret before the last rotation"
+    )
 
     def to_representation(self, instance: ApiToken) -> dict[str, Any]:
         """Times as Unix seconds."""
+        moment = now()
         return {
             "id": instance.public_id,
             "name": instance.name,
             "description": instance.description,
             "scopes": instance.scopes,
-            "status": instance.status,
+            "status": instance.shown_status(moment).value,
+            "service_account": instance.is_service_account,
+            "created_by": instance.created_by.public_id if instance.created_by else None,
             "prefix": instance.prefix,
             "last_four": instance.last_four,
             "allowed_models": instance.allowed_models,
@@ -94,6 +148,8 @@ class TokenSerializer(serializers.Serializer):
             "expires_at": unix(instance.expires_at),
             "last_used_at": unix(instance.last_used_at),
             "revoked_at": unix(instance.revoked_at),
+            "rotated_at": unix(instance.rotated_at),
+            "previous_secret_until": unix(instance.previous_until),
         }
 
 
@@ -115,6 +171,19 @@ class TokenListSerializer(serializers.Serializer):
     tokens = TokenSerializer(many=True)
     has_more = serializers.BooleanField()
     next_after = serializers.CharField(allow_null=True)
+
+
+class PresetSerializer(serializers.Serializer):
+    """A name for some scopes."""
+
+    name = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.CharField())
+
+
+class PresetListSerializer(serializers.Serializer):
+    """What `preset` may be here."""
+
+    presets = PresetSerializer(many=True)
 
 
 class OrganizationBriefSerializer(serializers.Serializer):

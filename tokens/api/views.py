@@ -9,24 +9,34 @@ from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
 from accounts.actors import actor_of
-from accounts.idempotency import Answer, answer_once
+from accounts.api.base import OrganizationApiViewSet, checked, once
+from accounts.idempotency import Answer
 from accounts.models import Membership, Organization
 from casola_site.core.clock import now
-from casola_site.core.errors import InvalidRequest
 from casola_site.core.pagination import page
-from casola_site.core.scopes import Scope
+from casola_site.core.scopes import Scope, presets
 from casola_site.core.tenancy import check_organization
 from casola_site.core.views import ApiViewSet
 from tokens.api.serializers import (
     MeSerializer,
+    PresetListSerializer,
     TokenAnswerSerializer,
+    TokenChangeSerializer,
     TokenCreatedSerializer,
     TokenCreateSerializer,
     TokenListSerializer,
+    TokenRotateSerializer,
     TokenSerializer,
 )
 from tokens.models import ApiToken
-from tokens.services import find_token, mint_token, revoke_token
+from tokens.services import (
+    change_token,
+    find_token,
+    mint_token,
+    revoke_token,
+    rotate_token,
+    scopes_of_preset,
+)
 
 ORGANIZATION = OpenApiParameter("organization_id", str, OpenApiParameter.PATH)
 TOKEN = OpenApiParameter("token_id", str, OpenApiParameter.PATH)
@@ -37,25 +47,37 @@ PAGING = [
 ]
 
 
-def expiry(data: dict[str, Any], moment: datetime) -> datetime | None:
-    """The moment a new token ends. Raises InvalidRequest when given twice."""
-    if "expires_at" in data and "expires_in_days" in data:
-        raise InvalidRequest("Give expires_at or expires_in_days, not both", param="expires_at")
-    if "expires_at" in data:
-        return datetime.fromtimestamp(data["expires_at"], tz=UTC)
-    if "expires_in_days" in data:
-        return moment + timedelta(days=data["expires_in_days"])
-    return None
+IDEMPOTENCY = OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)
 
 
-class TokenViewSet(ApiViewSet):
+def columns(
+    data: dict[str, Any], *, organization: Organization, moment: datetime
+) -> dict[str, Any]:
+    """A checked body as columns: the preset's scopes, the moment of expiry."""
+    values = dict(data)
+    if (preset := values.pop("preset", None)) is not None:
+        values["scopes"] = scopes_of_preset(preset, organization=organization)
+    if values.get("expires_at") is not None:
+        values["expires_at"] = datetime.fromtimestamp(values["expires_at"], tz=UTC)
+    if (days := values.pop("expires_in_days", None)) is not None:
+        values["expires_at"] = moment + timedelta(days=days)
+    return values
+
+
+def hide_secret(answer: dict[str, Any]) -> dict[str, Any]:
+    """What is kept of an answer for its Idempotency-Key."""
+    return {**answer, "secret": None}
+
+
+def own_token(request: Any, organization_id: str, token_id: str) -> ApiToken:
+    """The token of the path. Raises OrganizationNotFound or TokenNotFound."""
+    check_organization(request.auth, organization_id)
+    return find_token(organization_pk=request.auth.organization_pk, token_id=token_id)
+
+
+class TokenViewSet(OrganizationApiViewSet):
     """API tokens of the caller's Organization."""
 
-    required_scopes = {
-        "GET": Scope.ADMIN_READ,
-        "POST": Scope.ADMIN_WRITE,
-        "DELETE": Scope.ADMIN_WRITE,
-    }
     empty_body_allowed = False
 
     @extend_schema(
@@ -68,7 +90,9 @@ class TokenViewSet(ApiViewSet):
     def list(self, request: Any, organization_id: str) -> Response:
         """Tokens, newest first; secrets are never shown."""
         check_organization(request.auth, organization_id)
-        rows = ApiToken.objects.filter(organization_id=request.auth.organization_pk)
+        rows = ApiToken.objects.select_related("created_by").filter(
+            organization_id=request.auth.organization_pk
+        )
         tokens, has_more = page(rows, request.query_params)
         return Response(
             {
@@ -82,47 +106,29 @@ class TokenViewSet(ApiViewSet):
         operation_id="create_token",
         summary="Create an API token",
         tags=["Organizations"],
-        parameters=[
-            ORGANIZATION,
-            OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER),
-        ],
+        parameters=[ORGANIZATION, IDEMPOTENCY],
         request=TokenCreateSerializer,
         responses={201: TokenCreatedSerializer},
     )
     def create(self, request: Any, organization_id: str) -> Response:
         """A new token, never broader than the one that makes it. The secret is shown this once."""
-        check_organization(request.auth, organization_id)
-        body = TokenCreateSerializer(data=request.data)
-        body.is_valid(raise_exception=True)
-        organization = Organization.objects.get(pk=request.auth.organization_pk)
+        organization = self.organization(request, organization_id)
         moment = now()
+        data = columns(
+            checked(TokenCreateSerializer, request), organization=organization, moment=moment
+        )
 
         def make() -> Answer:
-            data = body.validated_data
             token, secret = mint_token(
                 minted_by=request.auth,
                 organization=organization,
-                name=data["name"],
-                description=data.get("description", ""),
-                scopes=data["scopes"],
-                allowed_models=data.get("allowed_models"),
-                allowed_ips=data.get("allowed_ips"),
-                expires_at=expiry(data, moment),
-                now=moment,
                 by=actor_of(request),
+                now=moment,
+                **{"allowed_models": None, "allowed_ips": None, "expires_at": None, **data},
             )
             return 201, {"token": TokenSerializer(token).data, "secret": secret}
 
-        status, answer = answer_once(
-            organization=organization,
-            route="tokens",
-            key=request.headers.get("Idempotency-Key"),
-            body=request.data,
-            now=moment,
-            make=make,
-            hide=lambda answer: {**answer, "secret": None},
-        )
-        return Response(answer, status=status)
+        return once(request, route="tokens", now=moment, make=make, hide=hide_secret)
 
     @extend_schema(
         operation_id="get_token",
@@ -133,9 +139,34 @@ class TokenViewSet(ApiViewSet):
     )
     def retrieve(self, request: Any, organization_id: str, token_id: str) -> Response:
         """One token."""
-        check_organization(request.auth, organization_id)
-        token = find_token(organization_pk=request.auth.organization_pk, token_id=token_id)
+        token = own_token(request, organization_id, token_id)
         return Response({"token": TokenSerializer(token).data})
+
+    @extend_schema(
+        operation_id="change_token",
+        summary="Change an API token",
+        tags=["Organizations"],
+        parameters=[ORGANIZATION, TOKEN],
+        request=TokenChangeSerializer,
+        responses=TokenAnswerSerializer,
+    )
+    def partial_update(self, request: Any, organization_id: str, token_id: str) -> Response:
+        """Change name, description, scopes, allow-lists or expiry, from the next request on.
+
+        What the token gains must stay within the token that asks and, for scopes, within the role
+        of the member it belongs to.
+        """
+        token = own_token(request, organization_id, token_id)
+        moment = now()
+        changes = columns(
+            checked(TokenChangeSerializer, request),
+            organization=token.organization,
+            moment=moment,
+        )
+        changed = change_token(
+            token=token, changes=changes, caller=request.auth, by=actor_of(request), now=moment
+        )
+        return Response({"token": TokenSerializer(changed).data})
 
     @extend_schema(
         operation_id="revoke_token",
@@ -146,10 +177,60 @@ class TokenViewSet(ApiViewSet):
     )
     def destroy(self, request: Any, organization_id: str, token_id: str) -> Response:
         """Revoke the token; it opens nothing from the next request on."""
-        check_organization(request.auth, organization_id)
-        token = find_token(organization_pk=request.auth.organization_pk, token_id=token_id)
+        token = own_token(request, organization_id, token_id)
         revoked = revoke_token(token=token, now=now(), by=actor_of(request))
         return Response({"token": TokenSerializer(revoked).data})
+
+
+class TokenRotateViewSet(OrganizationApiViewSet):
+    """A token's new secret."""
+
+    empty_body_allowed = True
+
+    @extend_schema(
+        operation_id="rotate_token",
+        summary="Rotate an API token",
+        tags=["Organizations"],
+        parameters=[ORGANIZATION, TOKEN, IDEMPOTENCY],
+        request=TokenRotateSerializer,
+        responses={200: TokenCreatedSerializer},
+    )
+    def create(self, request: Any, organization_id: str, token_id: str) -> Response:
+        """A new secret, shown this once; the present one works until the grace ends.
+
+        A member's token is rotated with a token of that member; the caller may not be narrower than
+        what it rotates.
+        """
+        token = own_token(request, organization_id, token_id)
+        grace = timedelta(seconds=checked(TokenRotateSerializer, request)["grace_seconds"])
+        moment = now()
+
+        def make() -> Answer:
+            rotated, secret = rotate_token(
+                token=token, grace=grace, caller=request.auth, by=actor_of(request), now=moment
+            )
+            return 200, {"token": TokenSerializer(rotated).data, "secret": secret}
+
+        route = f"tokens/{token.public_id}/rotate"
+        return once(request, route=route, now=moment, make=make, hide=hide_secret)
+
+
+class PresetViewSet(OrganizationApiViewSet):
+    """Names for scopes."""
+
+    @extend_schema(
+        operation_id="list_token_presets",
+        summary="List token presets",
+        tags=["Organizations"],
+        parameters=[ORGANIZATION],
+        responses=PresetListSerializer,
+    )
+    def list(self, request: Any, organization_id: str) -> Response:
+        """What `preset` may be when a token is made or changed."""
+        organization = self.organization(request, organization_id)
+        known = presets(is_system=organization.is_system)
+        shown = [{"name": name, "scopes": list(scopes)} for name, scopes in known.items()]
+        return Response({"presets": shown})
 
 
 class MeViewSet(ApiViewSet):

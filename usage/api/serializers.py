@@ -1,0 +1,106 @@
+"""The usage answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rest_framework import serializers
+
+from casola_site.core.clock import unix
+from usage.models import CURRENCY
+from usage.periods import Granularity
+from usage.selectors import MEASURES, Row, Sums, Usage
+
+
+def shown_sums(sums: Sums) -> dict[str, Any]:
+    """Money as a decimal text."""
+    return {**sums, "amount": format(sums["amount"], "f"), "currency": CURRENCY}
+
+
+def shown_row(row: Row, groups: tuple[str, ...]) -> dict[str, Any]:
+    """Bucket, groups, sums."""
+    return {
+        "start": unix(row.start),
+        **dict(zip(groups, row.groups, strict=True)),
+        **shown_sums(row.sums),
+    }
+
+
+class UsageSumsSerializer(serializers.Serializer):
+    """What was used: ends of jobs, units, money."""
+
+    requests = serializers.IntegerField()
+    completed = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    cancelled = serializers.IntegerField()
+    prompt_tokens = serializers.IntegerField()
+    completion_tokens = serializers.IntegerField()
+    cached_tokens = serializers.IntegerField()
+    characters = serializers.IntegerField()
+    audio_ms = serializers.IntegerField()
+    images = serializers.IntegerField()
+    pixels = serializers.IntegerField()
+    video_ms = serializers.IntegerField()
+    compute_ms = serializers.IntegerField()
+    amount = serializers.CharField(help_text="a decimal number")
+    currency = serializers.CharField()
+
+
+class UsageRowSerializer(UsageSumsSerializer):
+    """The sums of one bucket and one value of each group."""
+
+    start = serializers.IntegerField()
+    model = serializers.CharField(required=False)
+    task = serializers.CharField(required=False)
+    token = serializers.CharField(required=False, allow_null=True)
+    member = serializers.CharField(required=False, allow_null=True)
+    # Not a choice: the word is a group like the others.
+    status = serializers.CharField(required=False)
+
+
+class OrganizationUsageSerializer(serializers.Serializer):
+    """An Organization's usage over a window."""
+
+    organization_id = serializers.CharField()
+    start = serializers.IntegerField()
+    end = serializers.IntegerField()
+    granularity = serializers.ChoiceField([(word.value, word.value) for word in Granularity])
+    totals = UsageSumsSerializer()
+    data = UsageRowSerializer(many=True)
+
+
+class UsageAnswerSerializer(serializers.Serializer):
+    """The usage."""
+
+    usage = OrganizationUsageSerializer()
+
+
+def shown_usage(organization_id: str, usage: Usage) -> dict[str, Any]:
+    """The answer."""
+    return {
+        "usage": {
+            "organization_id": organization_id,
+            "start": unix(usage.window.start),
+            "end": unix(usage.window.end),
+            "granularity": usage.window.granularity.value,
+            "totals": shown_sums(usage.totals()),
+            "data": [shown_row(row, usage.groups) for row in usage.filled()],
+        }
+    }
+
+
+def csv_header(usage: Usage) -> list[str]:
+    """The columns of `csv_row`."""
+    return ["start", "start_at", *usage.groups, *MEASURES, "currency"]
+
+
+def csv_row(row: Row) -> list[Any]:
+    """Unix seconds and the same in ISO 8601, groups, sums."""
+    sums = shown_sums(row.sums)
+    return [
+        unix(row.start),
+        row.start.isoformat().replace("+00:00", "Z"),
+        *["" if value is None else value for value in row.groups],
+        *[sums[name] for name in MEASURES],
+        sums["currency"],
+    ]

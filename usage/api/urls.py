@@ -1,0 +1,12 @@
+"""Usage routes under /api."""
+
+from django.urls import path
+
+from usage.api.views import UsageViewSet
+
+urlpatterns = [
+    path(
+        "organizations/<str:organization_id>/usage",
+        UsageViewSet.as_view({"get": "retrieve"}),
+    ),
+]

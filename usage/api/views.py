@@ -1,0 +1,104 @@
+"""The usage of the token's Organization."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import AsyncIterator
+from typing import Any
+
+from django.http import HttpResponseBase, StreamingHttpResponse
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import OpenApiParameter, extend_schema
+from rest_framework.response import Response
+
+from accounts.api.base import OrganizationApiViewSet
+from accounts.api.parameters import ORGANIZATION
+from casola_site.core.clock import now
+from usage.api.query import DEFAULT_RANGE, FORMATS, read_query, refuse
+from usage.api.serializers import UsageAnswerSerializer, csv_header, csv_row, shown_usage
+from usage.periods import RANGES, Granularity
+from usage.selectors import GROUPS, Usage, read_usage
+
+MAX_ROWS = 20_000  # of a JSON answer; CSV leaves out the empty ones
+CSV_ROWS = 500  # in one piece of a CSV answer
+
+PARAMETERS = [
+    ORGANIZATION,
+    OpenApiParameter(
+        "range",
+        str,
+        enum=list(RANGES),
+        description="up to the present minute, hour or day: `1h` by minute, `6h` and `24h` by "
+        f"hour, `7d`, `30d`, `90d` by day; {DEFAULT_RANGE} without `start`",
+    ),
+    OpenApiParameter(
+        "start", str, description="instead of `range`: Unix seconds, ISO date or ISO time with zone"
+    ),
+    OpenApiParameter("end", str, description="like `start`; the present without it"),
+    OpenApiParameter(
+        "granularity",
+        str,
+        enum=[word.value for word in Granularity],
+        description="with `start`: the length of a bucket, `day` without it; at most 6 hours by "
+        "minute, 31 days by hour, 366 days by day. `start` and `end` are moved outwards to whole "
+        "buckets",
+    ),
+    OpenApiParameter(
+        "group_by",
+        str,
+        description=f"of `day`, {', '.join(f'`{name}`' for name in GROUPS)}; several with commas",
+    ),
+    OpenApiParameter("format", str, enum=list(FORMATS)),
+]
+
+
+class UsageViewSet(OrganizationApiViewSet):
+    """Sums of the ledger."""
+
+    @extend_schema(
+        operation_id="get_usage",
+        summary="Get usage",
+        tags=["Organizations"],
+        parameters=PARAMETERS,
+        responses={
+            (200, "application/json"): UsageAnswerSerializer,
+            (200, "text/csv"): OpenApiTypes.STR,
+        },
+    )
+    def retrieve(self, request: Any, organization_id: str) -> HttpResponseBase:
+        """Requests, units and money by bucket of time (UTC), up to the last finished request.
+
+        Every bucket has a row for every group that occurs, with zeros where nothing was used; in
+        CSV those are left out. The sums are the same in both.
+        """
+        organization = self.organization(request, organization_id)
+        query = read_query(request.query_params, now())
+        usage = read_usage(organization=organization, window=query.window, groups=query.groups)
+        if query.is_csv:
+            return csv_answer(usage)
+        if usage.filled_size() > MAX_ROWS:
+            message = f"more than {MAX_ROWS} rows: ask for less time, fewer groups or format=csv"
+            raise refuse("group_by", message)
+        return Response(shown_usage(organization.public_id, usage))
+
+
+def csv_answer(usage: Usage) -> StreamingHttpResponse:
+    """A file, sent piece by piece."""
+    name = f"usage-{usage.window.start:%Y-%m-%d}-{usage.window.granularity}.csv"
+    return StreamingHttpResponse(
+        csv_pieces(usage),
+        content_type="text/csv; charset=utf-8",
+        headers={"Content-Disposition": f'attachment; filename="{name}"'},
+    )
+
+
+async def csv_pieces(usage: Usage) -> AsyncIterator[bytes]:
+    """The header and the rows."""
+    for first in range(0, max(1, len(usage.rows)), CSV_ROWS):
+        text = io.StringIO()
+        lines = csv.writer(text)
+        if first == 0:
+            lines.writerow(csv_header(usage))
+        lines.writerows(csv_row(row) for row in usage.rows[first : first + CSV_ROWS])
+        yield text.getvalue().encode()
