@@ -19,6 +19,7 @@ from jobs.services import Outcome
 
 MAX_DONE = 20_000
 MAX_FINALS = 500
+FEW_CHOICES = 8
 # Cancelled by us, not by the caller: the error on the Job.
 OUR_FAULT = {
     frames.TIMEOUT: ("timeout", "The request did not finish in time"),
@@ -65,8 +66,10 @@ class Work:
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
 
     def takes_preparing(self) -> bool:
-        """Whether more than tokenising its text comes first: a grammar, tools, pictures."""
+        """Whether more than tokenising its text comes first: a grammar, tools, pictures, choices."""
         request = self.request
+        if chat.choice_count(request) > FEW_CHOICES:
+            return True
         if request.get("response_format") or request.get("structured_outputs"):
             return True
         return bool(request.get("tools")) or _has_pictures(request.get("messages"))

@@ -7,6 +7,7 @@ matchers it makes by the engine's alone.
 from __future__ import annotations
 
 import copy
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
@@ -44,6 +45,7 @@ MEANINGS = (
     ("noextension", "no text can satisfy it"),
     ("regex is empty", "no text can satisfy it"),
 )
+OUR_PLACE = re.compile(r"^at \d+\(\d+\): (?:failed to compile JSON schema: )?| \d+ \| .*$")
 
 
 class GrammarError(Exception):
@@ -316,4 +318,6 @@ def _message(source: GrammarSource, fault: str) -> str:
             plain = meaning
             break
     what = "schema" if source.param.endswith((".schema", ".parameters")) else "grammar"
+    if what == "schema":  # a place in a grammar that the caller never saw tells them nothing
+        plain = OUR_PLACE.sub("", plain)
     return f"The {what} cannot be used: {plain}"[:300]

@@ -19,6 +19,8 @@ from inference.runners.vision import ImageReader
 
 MOST_CHOICES = 128
 MOST_IN_ALL = 1024
+# of log probabilities in all choices together: some 32 MB of JSON, ten times that in memory
+MOST_ENTRIES = 500_000
 TOO_LONG = "context_length_exceeded"
 
 
@@ -64,7 +66,7 @@ class Intake:
         masks = self._constraints.maker(chat)
         made: list[Generation] = []
         for prompt in self._read(chat):
-            limit = self._completion_limit(len(prompt.tokens), chat)
+            limit = self._listed_limit(self._completion_limit(len(prompt.tokens), chat), chat)
             stem = Stem(chat.n - 1) if chat.n > 1 else None
             seed = chain_seed(salt, prompt.media.digest if prompt.media else b"")
             keys = chain(seed, prompt.tokens)
@@ -155,6 +157,18 @@ class Intake:
             )
         for token in chat.logit_bias:
             self._check_token(token, "logit_bias")
+
+    def _listed_limit(self, limit: int, chat: ChatInput) -> int:
+        """The limit, or less where nobody asked for it and each token brings log probabilities."""
+        if chat.top_logprobs is None:
+            return limit
+        most = MOST_ENTRIES // (chat.n * max(1, len(chat.prompts)) * (1 + chat.top_logprobs))
+        if limit > most and chat.max_tokens is not None:
+            raise InvalidInput(
+                f"With this n and these log probabilities max_tokens may be at most {most}",
+                param="max_tokens",
+            )
+        return min(limit, most)
 
     def _completion_limit(self, prompt_tokens: int, chat: ChatInput) -> int:
         context, wished = self._bounds.context, chat.max_tokens

@@ -94,6 +94,10 @@ def round_up(value: int, step: int) -> int:
     return -(-value // step) * step
 
 
+class CacheLost(Exception):
+    """The cache failed while its shape changed: no row in it can be trusted any more."""
+
+
 class SlotCache:
     """K and V per layer: `keys[i]` and `values[i]`, in the shape that the layout says.
 
@@ -182,11 +186,17 @@ class SlotCache:
         return row
 
     def extend(self, row: int, limit: int) -> bool:
-        """Raise the reservation of a live row; False (and no change) if memory is short."""
+        """Raise the reservation of a live row; False (and no change) if the budget is short.
+
+        Raises CacheLost if the device has no memory left.
+        """
         longest = round_up(max([limit, *self._limits]), LENGTH_STEP)
         if limit > self.context or self.rows * longest > self.positions:
             return False
-        self._reshape(self.rows, longest)
+        try:
+            self._reshape(self.rows, longest)
+        except Exception as error:
+            raise CacheLost from error
         self._limits[row] = limit
         return True
 

@@ -33,7 +33,7 @@ from inference.runners.logprobs import StepLogprobs
 from inference.runners.prefix_cache import PrefixCache
 from inference.runners.reuse import Reuse
 from inference.runners.sampling import Penalties, choose, penalise
-from inference.runners.slots import SlotCache
+from inference.runners.slots import CacheLost, SlotCache
 from inference.runners.waiting_line import WaitingLine
 
 logger = logging.getLogger(__name__)
@@ -339,6 +339,8 @@ class TokenEngine:
                 processor.accept(token)
             pieces, reason = self._advance(generation, token)
             deltas = deltas_of(generation, pieces, request.completion_tokens, reason)
+        except CacheLost:  # everybody's, so the step's
+            raise
         except Exception:  # the error boundary of one request
             logger.exception("request %s: token could not be taken", generation.request_id)
             self._fail(generation, events)

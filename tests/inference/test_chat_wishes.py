@@ -237,3 +237,16 @@ def test_a_bare_prompt_starts_with_the_tokenizers_own_start():
     assert builder.encode("aa", context=64) == [0, 1, 1]
     assert builder.encode("<s>a", context=64) == [0, 2, 3, 4, 1]
     assert builder.encode("", context=64) == [0]
+
+
+def test_log_probabilities_are_bounded_in_number(running, monkeypatch):
+    runner, recorder = running
+    monkeypatch.setattr("inference.runners.intake.MOST_ENTRIES", 48)
+    with pytest.raises(InvalidInput, match="at most 8") as refused:
+        ask(runner, "many", HELLO, n=2, top_logprobs=2, max_tokens=9)
+    assert refused.value.param == "max_tokens"
+    ask(runner, "fits", HELLO, n=2, top_logprobs=2, max_tokens=8)
+    assert recorder.end("fits").units.completion_tokens == 16
+    ask(runner, "open", HELLO, top_logprobs=5, max_tokens=None)
+    end = recorder.end("open")
+    assert (end.reason, end.units.completion_tokens) == ("length", 8)

@@ -103,6 +103,14 @@ def test_a_tool_that_cannot_be_constrained_is_named(running, choice):
     assert "look-around" in str(refusal.value)
 
 
+def test_a_refused_tool_is_explained_without_our_own_grammar(running):
+    runner, _ = running
+    schema = {"type": "object", "properties": {"a": {"type": "nope"}}, "required": ["a"]}
+    bad = {"type": "function", "function": {"name": "bad", "parameters": schema}}
+    with pytest.raises(InvalidInput, match=r"Invalid type: nope$"):
+        ask(runner, "odd", tools=(bad,), tool_choice="required")
+
+
 def test_the_others_go_on_while_a_grammar_is_tried(running, monkeypatch):
     runner, recorder = running
     _, guard = runner._constraints._grammars._setup()

@@ -141,3 +141,31 @@ def test_penalties_that_fail_end_only_the_requests_that_have_any(engines):
     engine.start(recorder)
     assert isinstance(recorder.end("bad"), Failed)
     assert tokens_of(recorder, "good") == expected_tokens([9, 10, 11], 8)
+
+
+def test_a_cache_that_fails_while_it_grows_is_set_up_anew(engines, monkeypatch):
+    engine = engines(slots=2)
+    recorder = Recorder()
+    cache, whole = engine._cache, engine._cache._copy_to
+    broken = []
+
+    def half(rows, length):
+        if length > 256 and not broken:
+            broken.append((rows, length))
+            cache.row_capacity, cache.max_len = rows, length
+            raise MemoryError
+        whole(rows, length)
+
+    monkeypatch.setattr(cache, "_copy_to", half)
+    for module in ("generation", "token_engine"):
+        monkeypatch.setattr(f"inference.runners.{module}.OPEN_RESERVE", 128)
+    engine.submit(generation("grows", [5, 6, 7], 300, open_ended=True))
+    engine.submit(generation("beside", [9, 10, 11], 240))
+    engine.start(recorder)
+    for request_id in ("grows", "beside"):  # no row of a half grown cache can be trusted
+        end = recorder.end(request_id)
+        assert isinstance(end, Failed)
+        assert end.retryable
+    assert broken
+    engine.submit(generation("after", [9, 10, 11], 15))
+    assert tokens_of(recorder, "after") == expected_tokens([9, 10, 11], 15)

@@ -20,7 +20,7 @@ class CompletionViewSet(TextViewSet):
 
     task = completion.TASK
     request_serializer_class = CompletionRequest
-    body_cap = 25 * 1024 * 1024
+    body_cap = 4 * 1024 * 1024
 
     @extend_schema(
         operation_id="create_completion",
