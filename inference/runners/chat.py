@@ -53,7 +53,7 @@ from inference.runners.prompt import PromptBuilder, tokenizer_format
 from inference.runners.sampling import SamplingDefaults
 from inference.runners.slots import SlotCache
 from inference.runners.text import DetokenizerFactory
-from inference.runners.threads import ThreadedForward
+from inference.runners.threads import threaded
 from inference.runners.token_engine import PREFILL_TOKENS, EngineLimits, TokenEngine
 from inference.runners.vision import MOST_PIXELS, ImageReader, vision_bytes
 from inference.runners.warm_up import warm_up
@@ -217,9 +217,7 @@ class ChatRunner:
         limits = self._engine_limits()
         forward = make_forward(family, self._model, self._cache, switches)
         capture(forward)
-        most = torch.get_num_threads()
-        if 0 < peaks.threads < most:
-            forward = ThreadedForward(forward, few=peaks.threads, many=most)
+        forward = threaded(forward, peaks.threads)
         ends = eos_ids(self._model.generation_config, tokenizer)
         self._engine = engine_class(self._cache, switches)(
             forward,

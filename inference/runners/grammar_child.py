@@ -89,7 +89,7 @@ def _bound(settings: dict[str, Any]) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.setitimer(signal.ITIMER_PROF, settings["cpu_s"])
     signal.setitimer(signal.ITIMER_REAL, settings["wall_s"])
-    os.nice(5)
+    os.nice(10)
 
 
 def _read(descriptor: int) -> str:

@@ -23,6 +23,7 @@ PROGRAM = Path(__file__).with_name("grammar_child.py")
 KEPT_VARIABLES = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TMPDIR")
 START_SECONDS = 60.0
 SPARE_SECONDS = 3.0
+MOST_HELPERS = 4
 LINE_SECONDS = 10.0
 TOO_MUCH = "it takes too much time or memory"
 TOO_SLOW = "it takes too much time"
@@ -48,9 +49,12 @@ class GrammarGuard:
         limits: dict[str, int],
         *,
         trial: TrialLimits | None = None,
-        helpers: int = 2,
+        helpers: int | None = None,
     ) -> None:
-        """`tokenizer` is the text of a tokenizer.json; `limits` are llguidance's."""
+        """`tokenizer` is the text of a tokenizer.json; `limits` are llguidance's.
+
+        `helpers` None: one for every four cores, so that trials leave the engine its own.
+        """
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 - open for as long as the guard is
         self._file.write(tokenizer.encode())
         self._file.flush()
@@ -62,7 +66,9 @@ class GrammarGuard:
             "limits": limits,
             **asdict(self._trial),
         }
-        self._all = [Helper(settings, self._file.fileno()) for _ in range(helpers)]
+        self._all = [
+            Helper(settings, self._file.fileno()) for _ in range(helpers or _usual_helpers())
+        ]
         self._free: queue.LifoQueue[Helper] = queue.LifoQueue()
         for helper in reversed(self._all):
             self._free.put(helper)
@@ -96,6 +102,10 @@ class GrammarGuard:
             yield helper
         finally:
             self._free.put(helper)
+
+
+def _usual_helpers() -> int:
+    return max(1, min(MOST_HELPERS, len(os.sched_getaffinity(0)) // 4))
 
 
 class Helper:

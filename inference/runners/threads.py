@@ -49,6 +49,12 @@ def _seconds(step: Callable[[], object], threads: int) -> float:
     return statistics.median(spent)
 
 
+def threaded(forward: Forward, few: int) -> Forward:
+    """The same forward with `few` threads for small steps; 0 means that nobody knows better."""
+    many = torch.get_num_threads()
+    return ThreadedForward(forward, few=few, many=many) if 0 < few < many else forward
+
+
 class ThreadedForward:
     """Sets the number of threads before every step; the engine's thread alone is affected."""
 
