@@ -66,7 +66,7 @@ def warm_up(
         decoding = rows[: cache.rows]
         decode = _measured(layout.device, forward, decoding, [], [])
         threads = 0
-        if layout.device.type == "cpu":
+        if layout.device.type == "cpu" and not cache.layout.positions_first:
             with torch.inference_mode():
                 most = torch.get_num_threads()
                 threads = enough_threads(lambda: forward.run(decoding, [], []), most)

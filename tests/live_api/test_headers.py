@@ -234,7 +234,7 @@ ROUTES = {
     f"/api/jobs/{GHOST_JOB}": {"GET"},
     f"/api/jobs/{GHOST_JOB}/cancel": {"POST"},
     "/api/organizations/{org}/tokens": {"GET", "POST"},
-    "/api/organizations/{org}/tokens/tok_x": {"GET", "DELETE"},
+    "/api/organizations/{org}/tokens/tok_x": {"GET", "PATCH", "DELETE"},
     "/api/users/me": {"GET"},
 }
 
