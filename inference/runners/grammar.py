@@ -161,32 +161,6 @@ def forbidden(packed: torch.Tensor, width: int) -> torch.Tensor:
     return ruled_out[..., :width]
 
 
-def mask_rows(logits: torch.Tensor, due: Sequence[tuple[int, GrammarMatcher]]) -> list[int]:
-    """Mask several rows of `logits` (`[rows, vocabulary]`) in place, at once.
-
-    Returns the rows whose matcher failed, whose logits are left as they were.
-    """
-    failed, rows = [], []
-    packed = packed_masks(len(due), logits.shape[-1])
-    for row, matcher in due:
-        try:
-            matcher.fill(packed[len(rows)])
-            rows.append(row)
-        except GrammarError:
-            failed.append(row)
-    if not rows:
-        return failed
-    ruled_out = forbidden(
-        packed[: len(rows)].to(logits.device, non_blocking=True), logits.shape[-1]
-    )
-    if rows == list(range(logits.shape[0])):
-        logits.masked_fill_(ruled_out, -torch.inf)
-    else:
-        index = torch.tensor(rows, device=logits.device)
-        logits[index] = logits[index].masked_fill(ruled_out, -torch.inf)
-    return failed
-
-
 _BITS: dict[torch.device, torch.Tensor] = {}
 
 

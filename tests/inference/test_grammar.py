@@ -18,7 +18,6 @@ from inference.runners.grammar import (
     GrammarFactory,
     ReasoningThen,
     forbidden,
-    mask_rows,
 )
 from inference.runners.grammar_guard import TOO_MUCH, TOO_SLOW, GrammarGuard, TrialLimits
 from inference.runners.grammar_source import GrammarSource, json_source, source_of
@@ -219,29 +218,14 @@ def test_choices_of_one_request_are_apart():
     assert draw(second)
 
 
-def test_rows_are_masked_together_as_alone():
-    formats = [{"type": "json_object"}, {"type": "regex", "pattern": "[a-m]+"}]
-    logits = torch.randn(3, VOCABULARY)
-    alone = logits.clone()
-    for row, one in zip((0, 2), formats, strict=True):
-        factory().matcher_for(one).process(alone[row])
-    matchers = [(row, factory().matcher_for(one)) for row, one in zip((0, 2), formats, strict=True)]
-    together = logits.clone()
-    assert mask_rows(together, matchers) == []
-    assert torch.equal(together, alone)
-    assert torch.equal(together[1], logits[1])
-    whole = logits[:1].clone()
-    mask_rows(whole, [(0, factory().matcher_for(formats[0]))])
-    assert torch.equal(whole[0], alone[0])
-
-
-def test_a_failed_row_leaves_the_others():
+def test_a_failed_matcher_leaves_its_row_and_the_others():
     broken = factory().matcher_for({"type": "regex", "pattern": "the"})
     with pytest.raises(GrammarError):
         broken.accept(0)
     logits = torch.zeros(2, VOCABULARY)
-    good = factory().matcher_for({"type": "json_object"})
-    assert mask_rows(logits, [(0, broken), (1, good)]) == [0]
+    with pytest.raises(GrammarError):
+        broken.process(logits[0])
+    factory().matcher_for({"type": "json_object"}).process(logits[1])
     assert torch.equal(logits[0], torch.zeros(VOCABULARY))
     assert torch.isinf(logits[1]).any()
 
