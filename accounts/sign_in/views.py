@@ -45,7 +45,8 @@ class ResetCodeView(account.ConfirmPasswordResetCodeView):
         if is_own_machine(self.request):
             user = self._process.user
             is_staff = user is not None and user.is_staff
-            context["mail"] = {"code": "" if is_staff else self._process.code, "staff": is_staff}
+            code = "" if is_staff else self._process.code
+            context["mail"] = {"code": code, "staff": is_staff, "reset": True}
         return context
 
 
