@@ -24,11 +24,11 @@ def _typed(field: str):  # noqa: ANN202 - a function of the request
 def _pending(request: HttpRequest) -> str:
     """Whose second factor is asked for."""
     login = unstash_login(request, peek=True)
-    return str(login.user.pk) if login is not None and login.user is not None else ""
+    return login.user.public_id if login is not None and login.user is not None else ""
 
 
 def _signed_in(request: HttpRequest) -> str:
-    return str(request.user.pk or "")
+    return request.user.public_id if request.user.is_authenticated else ""
 
 
 SECURITY = "settings/security"

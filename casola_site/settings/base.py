@@ -301,5 +301,6 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},  # the audit tells of locks
     },
 }
