@@ -73,6 +73,14 @@ class SocialAccountAdapter(DefaultSocialAccountAdapter):
             raise ImmediateHttpResponse(too_many_requests(request, wait))
         return True
 
+    def populate_user(self, request: HttpRequest, sociallogin: Any, data: dict[str, Any]) -> User:
+        """With the name the provider tells."""
+        user = super().populate_user(request, sociallogin, data)
+        parts = (data.get("first_name"), data.get("last_name"))
+        name = data.get("name") or " ".join(filter(None, parts))
+        user.name = "".join(filter(str.isprintable, name))[:150]
+        return user
+
 
 class MFAAdapter(DefaultMFAAdapter):
     """Secrets of authenticators are encrypted at rest, under a key that follows from ours."""

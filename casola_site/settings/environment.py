@@ -131,7 +131,7 @@ def openid_client(name: str, title: str) -> dict[str, Any] | None:
         )
     if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
         raise ImproperlyConfigured(f"{name}={_shown(address)!r} must begin with https://.")
-    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     return {
         "provider_id": "openid",
         "name": text(title, parts.hostname),
