@@ -45,27 +45,28 @@ UNLIMITED = Decision(admitted=True, limit=None, remaining=0, reset_seconds=0.0)
 class LocalWindow:
     """The same sliding window for one process, for the time that Redis is away."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = WINDOW_SECONDS) -> None:
+        self.seconds = seconds
         self.admitted: dict[str, deque[float]] = {}
         self._forgot_at = 0.0
         self._lock = threading.Lock()
 
     def admit(self, key: str, limit: int, now: float) -> Decision:
-        """Admit unless `limit` were admitted within the last 60 s."""
+        """Admit unless `limit` were admitted within the window's seconds."""
         with self._lock:
             if len(self.admitted) >= MAX_WINDOWS and now > self._forgot_at + 1:
                 self._forget(now)
             times = self.admitted.setdefault(key, deque())
-            while times and times[0] < now - WINDOW_SECONDS:
+            while times and times[0] < now - self.seconds:
                 times.popleft()
             admitted = len(times) < limit
             if admitted:
                 times.append(now)
-            reset = times[0] + WINDOW_SECONDS - now if times else WINDOW_SECONDS
+            reset = times[0] + self.seconds - now if times else self.seconds
             return Decision(admitted, limit, max(0, limit - len(times)), reset)
 
     def _forget(self, now: float) -> None:
-        over, self._forgot_at = now - WINDOW_SECONDS, now
+        over, self._forgot_at = now - self.seconds, now
         self.admitted = {
             key: times for key, times in self.admitted.items() if times and times[-1] >= over
         }
