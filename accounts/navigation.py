@@ -1,0 +1,69 @@
+"""The dashboard's pages as its menus show them; a new page is one line here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+from django.urls import Resolver404, resolve
+
+from accounts.models import Role
+
+RANK = {Role.DISABLED: 0, Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3, Role.OWNER: 4}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A page in a menu, for members of at least the role."""
+
+    label: str
+    path: str
+    icon: str = ""
+    least: Role = Role.VIEWER
+    is_section: bool = False
+    """Whether the pages below its path belong to it too."""
+    is_current: bool = False
+
+    def holds(self, path: str) -> bool:
+        """Whether the page at the path is this one or below it."""
+        return path == self.path or (self.is_section and path.startswith(self.path + "/"))
+
+
+NAV = (
+    Item("Welcome", "/welcome", "home", Role.MEMBER),
+    Item("Usage", "/usage", "chart"),
+    Item("API tokens", "/settings/tokens", "key", is_section=True),
+    Item("Members", "/settings/members", "people", Role.ADMIN, is_section=True),
+    Item("Settings", "/settings/organization", "gear"),
+    Item("API reference", "/docs", "book"),
+)
+SETTINGS = (
+    Item("Organization", "/settings/organization"),
+    Item("Audit", "/settings/audit", least=Role.ADMIN),
+    Item("Security", "/settings/security"),
+    Item("E-mail", "/settings/email"),
+)
+ACCOUNT = (Item("Security", "/settings/security"), Item("E-mail", "/settings/email"))
+
+
+@lru_cache(maxsize=64)
+def _is_there(path: str) -> bool:
+    try:
+        resolve(path)
+    except Resolver404:
+        return False
+    return True
+
+
+def reaches(role: str | None, least: Role) -> bool:
+    """Whether somebody of the role may see what asks for at least the other."""
+    return role is not None and RANK[Role(role)] >= RANK[least]
+
+
+def shown(items: tuple[Item, ...], *, role: str | None, path: str) -> list[Item]:
+    """Those that exist and that the role reaches; the one of the path is marked as current."""
+    return [
+        Item(each.label, each.path, each.icon, each.least, each.is_section, each.holds(path))
+        for each in items
+        if reaches(role, each.least) and _is_there(each.path)
+    ]
