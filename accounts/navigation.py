@@ -14,12 +14,12 @@ RANK = {Role.DISABLED: 0, Role.VIEWER: 1, Role.MEMBER: 2, Role.ADMIN: 3, Role.OW
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A page in a menu, for members of at least the role."""
+    """A page in a menu, for members of at least the role; without one for every User."""
 
     label: str
     path: str
     icon: str = ""
-    least: Role = Role.VIEWER
+    least: Role | None = Role.VIEWER
     is_section: bool = False
     """Whether the pages below its path belong to it too."""
     is_current: bool = False
@@ -35,15 +35,15 @@ NAV = (
     Item("API tokens", "/settings/tokens", "key", is_section=True),
     Item("Members", "/settings/members", "people", Role.ADMIN, is_section=True),
     Item("Settings", "/settings/organization", "gear"),
-    Item("API reference", "/docs", "book"),
+    Item("API reference", "/docs", "book", None),
 )
 SETTINGS = (
     Item("Organization", "/settings/organization"),
     Item("Audit", "/settings/audit", least=Role.ADMIN),
-    Item("Security", "/settings/security"),
-    Item("E-mail", "/settings/email"),
+    Item("Security", "/settings/security", least=None),
+    Item("E-mail", "/settings/email", least=None),
 )
-ACCOUNT = (Item("Security", "/settings/security"), Item("E-mail", "/settings/email"))
+ACCOUNT = SETTINGS[-2:]
 
 
 @lru_cache(maxsize=64)
@@ -55,9 +55,9 @@ def _is_there(path: str) -> bool:
     return True
 
 
-def reaches(role: str | None, least: Role) -> bool:
+def reaches(role: str | None, least: Role | None) -> bool:
     """Whether somebody of the role may see what asks for at least the other."""
-    return role is not None and RANK[Role(role)] >= RANK[least]
+    return least is None or (role is not None and RANK[Role(role)] >= RANK[least])
 
 
 def shown(items: tuple[Item, ...], *, role: str | None, path: str) -> list[Item]:

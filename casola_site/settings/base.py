@@ -48,6 +48,7 @@ GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
+SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
@@ -84,7 +85,10 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "casola_site.core.error_views.PageErrorMiddleware",
 ]
+# No session is needed to show one, so that the page about an absent database can be shown.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 ROOT_URLCONF = "casola_site.urls"
 ASGI_APPLICATION = "casola_site.asgi.application"

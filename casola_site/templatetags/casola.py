@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from decimal import Decimal
 
 from django import template
 from django.templatetags.static import static
@@ -55,3 +56,82 @@ def copyable(value: str) -> SafeString:
         '<button class="button small" type="button" hidden data-copy="{0}">Copy</button></span>',
         value,
     )
+
+
+@register.filter
+def limit(value: int | None) -> str:
+    """A number with its thousands, or that there is no limit."""
+    return "unlimited" if value is None else f"{value:,}"
+
+
+@register.filter
+def storage(value: int | None) -> str:
+    """Bytes as GB or TB."""
+    if value is None:
+        return "unlimited"
+    gigabytes = value / 1e9
+    return f"{gigabytes / 1000:g} TB" if gigabytes >= 1000 else f"{gigabytes:g} GB"
+
+
+@register.filter
+def hours(value: int) -> str:
+    """Hours, as days where they are whole ones."""
+    return f"{value // 24} days" if value > 24 and value % 24 == 0 else f"{value} hours"
+
+
+@register.filter
+def plainly(value: object) -> str:
+    """An old or new value of the audit as text."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {plainly(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(plainly, value))
+    return "–" if value is None else str(value)
+
+
+UNIT_WORDS = {
+    "prompt_tokens": "Tokens in",
+    "completion_tokens": "Tokens out",
+    "cached_tokens": "Tokens cached",
+    "audio_ms": "Audio",
+    "video_ms": "Video",
+    "compute_ms": "Compute",
+}
+
+
+@register.filter
+def unit(name: str) -> str:
+    """What a unit of the ledger is called."""
+    return UNIT_WORDS.get(name, name.replace("_", " ").capitalize())
+
+
+@register.filter
+def quantity(value: int, name: str) -> str:
+    """So many of a unit."""
+    return duration(value) if name.endswith("_ms") else f"{value:,}"
+
+
+@register.filter
+def duration(milliseconds: int) -> str:
+    """A length of time in its largest two units."""
+    seconds = milliseconds / 1000
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds else "0 s"
+    minutes = int(seconds // 60)
+    if minutes < 60:
+        return f"{minutes} min {int(seconds % 60)} s"
+    return f"{minutes // 60:,} h {minutes % 60} min"
+
+
+@register.filter
+def amount(value: Decimal) -> str:
+    """Money exactly, without the zeros that say nothing, but with two places."""
+    text = f"{value:,.9f}".rstrip("0")
+    whole, _, places = text.partition(".")
+    return f"{whole}.{places.ljust(2, '0')}"
+
+
+@register.filter
+def unlocal(value: float) -> str:
+    """A number as SVG wants it."""
+    return f"{value:g}"
