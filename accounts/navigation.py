@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from django.urls import Resolver404, resolve
@@ -20,21 +20,22 @@ class Item:
     path: str
     icon: str = ""
     least: Role | None = Role.VIEWER
-    is_section: bool = False
-    """Whether the pages below its path belong to it too."""
+    section: str = ""
+    """The address that all pages of its section begin with; its own path where empty."""
     is_current: bool = False
 
-    def holds(self, path: str) -> bool:
-        """Whether the page at the path is this one or below it."""
-        return path == self.path or (self.is_section and path.startswith(self.path + "/"))
+    def nearness(self, path: str) -> int:
+        """How much of the path is this item's section; 0 when the page is not in it."""
+        section = self.section or self.path
+        return len(section) if path == section or path.startswith(section + "/") else 0
 
 
 NAV = (
     Item("Welcome", "/welcome", "home", Role.MEMBER),
     Item("Usage", "/usage", "chart"),
-    Item("API tokens", "/settings/tokens", "key", is_section=True),
-    Item("Members", "/settings/members", "people", Role.ADMIN, is_section=True),
-    Item("Settings", "/settings/organization", "gear"),
+    Item("API tokens", "/settings/tokens", "key"),
+    Item("Members", "/settings/members", "people", Role.ADMIN),
+    Item("Settings", "/settings/organization", "gear", section="/settings"),
     Item("API reference", "/docs", "book", None),
 )
 SETTINGS = (
@@ -61,9 +62,9 @@ def reaches(role: str | None, least: Role | None) -> bool:
 
 
 def shown(items: tuple[Item, ...], *, role: str | None, path: str) -> list[Item]:
-    """Those that exist and that the role reaches; the one of the path is marked as current."""
+    """Those that exist and that the role reaches; the one nearest to the path is the current one."""
+    there = [each for each in items if reaches(role, each.least) and _is_there(each.path)]
+    nearest = max((each.nearness(path) for each in there), default=0)
     return [
-        Item(each.label, each.path, each.icon, each.least, each.is_section, each.holds(path))
-        for each in items
-        if reaches(role, each.least) and _is_there(each.path)
+        replace(each, is_current=nearest > 0 and each.nearness(path) == nearest) for each in there
     ]

@@ -17,7 +17,7 @@ urlpatterns = [
     path("settings/members/<str:member_id>/role", views.change, name="change-role"),
     path("settings/members/<str:member_id>/remove", views.remove, name="remove-member"),
     path("settings/members/<str:member_id>/ownership", views.offer, name="offer-ownership"),
-    path("settings/invites", views.invite, name="invite"),
-    path("settings/invites/<str:invite_id>/resend", views.resend, name="resend-invite"),
-    path("settings/invites/<str:invite_id>/revoke", views.revoke, name="revoke-invite"),
+    path("settings/members/invites", views.invite, name="invite"),
+    path("settings/members/invites/<str:invite_id>/resend", views.resend, name="resend-invite"),
+    path("settings/members/invites/<str:invite_id>/revoke", views.revoke, name="revoke-invite"),
 ]

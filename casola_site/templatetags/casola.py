@@ -40,8 +40,9 @@ def moment(value: datetime | None) -> SafeString | str:
 
 def spoken(seconds: float) -> str:
     """The distance in the largest unit that fits: `3 hours ago`, `in 7 days`."""
+    distance = abs(seconds) + (30 if seconds > 0 else 0)  # a week ahead stays one for a while
     for unit, size in STEPS:
-        count = int(abs(seconds) // size)
+        count = int(distance // size)
         if count:
             words = f"{count} {unit}{'' if count == 1 else 's'}"
             return f"in {words}" if seconds > 0 else f"{words} ago"
