@@ -320,6 +320,16 @@ class AuditEvent(models.Model):
         """Refused."""
         raise AuditIsAppendOnly
 
+    @property
+    def shown_actor(self) -> str:
+        """Who it was, as the Organization is told: support staff stay unnamed."""
+        return "support" if self.actor_kind == "staff" else self.actor_name or self.actor_kind
+
+    @property
+    def shown_ip(self) -> str:
+        """From where; of support staff not."""
+        return "" if self.actor_kind == "staff" else self.ip
+
 
 class IdempotencyKey(models.Model):
     """The answer given to an `Idempotency-Key`, kept for 24 h."""

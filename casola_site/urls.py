@@ -5,10 +5,11 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from casola_site.core import health
-from casola_site.views import SchemaView, docs, home
+from casola_site.views import SchemaView, docs, home, theme
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="home"),
+    path("theme", theme, name="theme"),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("docs", docs, name="docs"),
@@ -21,6 +22,10 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
+    path("", include("accounts.urls")),
+    path("", include("tokens.urls")),
+    path("", include("usage.urls")),
+    path("", include("inference.urls")),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
 ]

@@ -159,6 +159,30 @@ def _read(digest: str, stamp: str) -> Identity:
     )
 
 
+def member_identity(membership: Membership) -> Identity:
+    """The caller that a signed-in member is: as far as their role reaches, without a token.
+
+    For services that compare what is asked for with who asks; it opens no API.
+    """
+    organization = membership.organization
+    plan = organization.plan
+    return Identity(
+        token_pk=0,
+        token_id="",
+        organization_pk=organization.pk,
+        organization_id=organization.public_id,
+        user_pk=membership.user_id,
+        scopes=role_scopes(organization, membership.user_id),
+        allowed_models=None,
+        allowed_ips=None,
+        api_requests_per_minute=plan.api_requests_per_minute,
+        job_submissions_per_minute=plan.job_submissions_per_minute,
+        max_queued_jobs=plan.max_queued_jobs,
+        expires_at=None,
+        stamp="",
+    )
+
+
 def end_of(token: ApiToken, digest: str) -> datetime | None:
     """When the secret of this hash stops working; a rotated one ends with its grace."""
     ends = [token.expires_at, None if digest == token.hash else token.previous_until]

@@ -67,6 +67,9 @@ class ApiToken(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     rotated_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    is_onboarding = models.BooleanField(
+        default=False, editable=False, help_text="Made for its member when they arrived"
+    )
 
     class Meta:
         indexes = (
@@ -75,6 +78,11 @@ class ApiToken(models.Model):
         constraints = (
             models.CheckConstraint(
                 condition=models.Q(status__in=TokenStatus.values), name="token_status_known"
+            ),
+            models.UniqueConstraint(
+                fields=("organization", "created_by"),
+                condition=models.Q(is_onboarding=True),
+                name="one_onboarding_token",
             ),
         )
 

@@ -1,0 +1,10 @@
+"""The usage page."""
+
+from django.urls import path
+
+from usage import views
+
+urlpatterns = [
+    path("usage", views.usage, name="usage"),
+    path("usage.csv", views.usage_csv, name="usage-csv"),
+]
