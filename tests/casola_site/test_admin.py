@@ -5,6 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from allauth.usersessions.models import UserSession
+from axes.models import AccessAttempt
 from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
@@ -135,6 +140,63 @@ def test_nothing_can_be_added_changed_or_deleted(staff, model):
         {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"},
     )
     assert model._default_manager.filter(pk=row.pk).values().get() == before
+
+
+def make_sign_in(number: int) -> list[str]:
+    """Rows of what signs a User in; returns what must not be seen."""
+    user = User.objects.create_user(f"person-{number}@example.com")
+    secrets = [f"totp-secret-{number}", f"seed-{number}", f"{number}" * 32, f"extra-{number}"]
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    Authenticator.objects.create(user=user, type="totp", data={"secret": secrets[0]})
+    Authenticator.objects.create(user=user, type="recovery_codes", data={"seed": secrets[1]})
+    UserSession.objects.create(user=user, ip="10.0.0.1", user_agent="x", session_key=secrets[2])
+    SocialAccount.objects.create(
+        user=user, provider="github", uid=str(number), extra_data={"x": secrets[3]}
+    )
+    AccessAttempt.objects.create(
+        username=user.email,
+        ip_address="10.0.0.1",
+        user_agent=str(number),
+        post_data=f"extra-{number}",
+        failures_since_start=1,
+    )
+    return secrets
+
+
+SIGN_IN = (EmailAddress, Authenticator, UserSession, SocialAccount, AccessAttempt)
+
+
+@pytest.mark.parametrize("model", SIGN_IN, ids=lambda model: model.__name__)
+def test_sign_in_shows_no_secret_and_costs_the_same_at_one_and_three_rows(
+    staff, model, django_assert_max_num_queries, django_assert_num_queries
+):
+    assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
+    secrets = make_sign_in(1)
+    with django_assert_max_num_queries(16) as counted:
+        first = staff.get(url(model, "changelist"))
+    secrets += [*make_sign_in(2), *make_sign_in(3)]
+    with django_assert_num_queries(len(counted)):
+        second = staff.get(url(model, "changelist"))
+    row = model.objects.order_by("-pk")[0]
+    one = staff.get(url(model, "change", row.pk))
+    assert staff.post(url(model, "change", row.pk), {"email": "x@example.com"}).status_code == 403
+    assert staff.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert model.objects.filter(pk=row.pk).exists()
+    for page in (first, second, one):
+        assert page.status_code == 200
+        assert not [secret for secret in secrets if secret in page.content.decode()]
+
+
+def test_libraries_pages_that_show_secrets_are_not_there():
+    shown = {model._meta.label for model in admin.site._registry}
+    hidden = {
+        "account.EmailConfirmation",
+        "socialaccount.SocialApp",
+        "socialaccount.SocialToken",
+        "axes.AccessLog",
+        "axes.AccessFailureLog",
+    }
+    assert shown & hidden == set()
 
 
 def test_a_pasted_secret_finds_its_token(staff):

@@ -27,6 +27,9 @@ from usage.throttling import PlanThrottle
 
 # Routes without a token, by design. A new one is added here on purpose or not at all.
 OPEN = {"", "livez", "readyz", "docs", "reference", "openapi.json", "admin"}
+# Sign-in: whoever comes, with a session or without (a page that wants a User asks for one).
+SIGN_IN = ("signup", "login", "logout", "verify", "password/reset", "confirm/", "social/")
+OWN = ("settings/security", "settings/email")
 API = ("openai/", "fal/", "api/")
 METHODS = ("get", "post", "put", "patch", "delete")
 ALWAYS_DECLARED = {"400", "401", "403", "404", "413", "429", "503"}
@@ -44,7 +47,16 @@ def routes(patterns: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_only_known_routes_are_open():
-    assert {path for path, _ in routes() if not path.startswith(API)} <= OPEN
+    assert {path for path, _ in routes() if not path.startswith((*API, *SIGN_IN, *OWN))} <= OPEN
+
+
+def test_a_users_own_pages_ask_for_the_user(bare):
+    paths = [path for path, _ in routes() if path.startswith(OWN)]
+    assert len(paths) >= 14
+    for path in paths:
+        answer = bare.get("/" + path.replace("<int:pk>", "1"))
+        assert answer.status_code == 302, path
+        assert answer.headers["location"].startswith(("/login", "/confirm")), path
 
 
 CALLING = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
