@@ -65,6 +65,7 @@ class Submitter:
     token_id: int | None
     user_id: int | None
     max_queued_jobs: int | None = None
+    plan: str = ""
 
 
 @dataclass(slots=True)
@@ -123,7 +124,7 @@ def submit_job(
                 organization_id=submitter.organization_id, status=JobStatus.PENDING
             ).count()
             if waiting >= cap:
-                raise QueueFull(cap)
+                raise QueueFull(cap, plan=submitter.plan)
         job = Job.objects.create(
             id=ids.job_id(),
             organization_id=submitter.organization_id,
