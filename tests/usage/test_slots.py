@@ -17,7 +17,8 @@ from casola_site.core import redis
 from casola_site.core.errors import QueueFull, Timeout
 from tests.factories.tokens import make_identity
 from usage import slots as module
-from usage.slots import Slots, keys_of
+from usage.slot_script import keys_of
+from usage.slots import Slots
 
 pytestmark = pytest.mark.sqlite
 _serial = itertools.count()
@@ -119,18 +120,14 @@ def test_what_is_over_the_cap_waits_until_one_ends():
 def test_they_come_in_the_order_they_came_over_all_processes():
     identity, order = caller(max_running_jobs=1), []
 
-    async def work(process, number):
-        slot = await process.take(identity, job_id=f"j{number}", stream=False, wait_seconds=30)
+    async def work(task, number):
+        slot = await task
         order.append(number)
-        await asyncio.sleep(0.01)
         await slot.release()
 
     async def scenario(*processes):
-        tasks = []
-        for number in range(9):
-            tasks.append(asyncio.create_task(work(processes[number % 3], number)))
-            await asyncio.sleep(0.02)
-        await asyncio.gather(*tasks)
+        arrived = [await arrive(processes[number % 3], identity) for number in range(9)]
+        await asyncio.gather(*(work(task, number) for number, task in enumerate(arrived)))
 
     run(scenario, 3)
 
