@@ -22,6 +22,11 @@ class RateClass(StrEnum):
     JOB_SUBMISSION = "job_submission"
 
 
+def window_key(organization_id: str, rate_class: RateClass) -> str:
+    """Where Redis keeps what was admitted within the last minute."""
+    return f"casola:rate:{organization_id}:{rate_class}"
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """Whether a request is admitted, and what stands in the headers (seconds until room)."""

@@ -92,3 +92,13 @@ def keys_of(organization_id: str) -> list[str]:
     """The script's KEYS."""
     names = ("leases", "held", "streams", "line", "stream_line", "caps")
     return [*(f"{CHANNEL}{organization_id}:{name}" for name in names), f"{CHANNEL}began"]
+
+
+def entry_id(process: str, job_id: str, *, stream: bool) -> str:
+    """How a request is called in Redis."""
+    return f"{process}/{'stream' if stream else 'whole'}/{job_id}"
+
+
+def is_stream(entry: str) -> bool:
+    """Whether the request of this id streams."""
+    return "/stream/" in entry

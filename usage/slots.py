@@ -23,7 +23,7 @@ from casola_site.core import redis
 from casola_site.core.errors import ApiError, QueueFull, Timeout
 from tokens.identity import Identity
 from usage.limits import Caps
-from usage.slot_script import CHANNEL, HELD, NEW, SCRIPT, WAITING, keys_of
+from usage.slot_script import CHANNEL, HELD, NEW, SCRIPT, WAITING, entry_id, keys_of
 
 LEASE_SECONDS = 5.0
 RENEW_SECONDS = 1.0
@@ -45,8 +45,7 @@ class Slot:
         self.desk = desk
         self.job_id = job_id
         self.is_stream = stream
-        kind = "stream" if stream else "whole"
-        self.id = f"{desk.slots.process}/{kind}/{job_id}"
+        self.id = entry_id(desk.slots.process, job_id, stream=stream)
         self.state = NEW
         self.place: Any = 0
         self.granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()

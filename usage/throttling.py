@@ -23,7 +23,7 @@ from rest_framework.throttling import BaseThrottle
 from casola_site.core import redis
 from casola_site.core.errors import RateLimited, Unavailable
 from tokens.identity import Identity, stamp_key
-from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass
+from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass, window_key
 
 FAILED_AUTHENTICATION_RATE = "300/m"
 MAX_READS = 5  # of an Identity whose Organization changes all the time
@@ -71,7 +71,7 @@ def _arguments(
     identity: Identity, rate_class: RateClass, limit: int | None
 ) -> tuple[list[str], list[Any]]:
     keys = [
-        f"casola:rate:{identity.organization_id}:{rate_class}",
+        window_key(identity.organization_id, rate_class),
         stamp_key(identity.organization_id),
     ]
     return keys, [-1 if limit is None else limit, identity.stamp, secrets.token_hex(8)]

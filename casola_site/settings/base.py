@@ -51,6 +51,7 @@ FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
+JOB_COUNTS = "jobs.selectors.count_jobs"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
