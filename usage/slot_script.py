@@ -49,7 +49,8 @@ end
 
 local since = tonumber(redis.call('GET', began) or now)
 if since == now then redis.call('SET', began, text(now)) end
-while now >= since + tonumber(ARGV[6]) and has_room(held, running_cap) do
+local settled = now >= since + tonumber(ARGV[6])
+while settled and has_room(held, running_cap) do
   local first = redis.call('ZRANGE', line, 0, 0, 'WITHSCORES')
   if has_room(streams, stream_cap) then
     local stream = redis.call('ZRANGE', stream_line, 0, 0, 'WITHSCORES')
@@ -66,13 +67,16 @@ end
 
 local waiting = redis.call('ZCARD', line) + redis.call('ZCARD', stream_line)
 local line_cap = tonumber(ARGV[3])
+if not settled then  -- some of the slots will prove to be free
+  line_cap = line_cap + math.max(0, running_cap - redis.call('SCARD', held))
+end
 local answer = {}
 for at = #ARGV - 2, 9 + leaving, -3 do
   local id, state = ARGV[at], 2
   local place = redis.call('ZSCORE', line, id) or redis.call('ZSCORE', stream_line, id)
   if place then
     state = 1
-    if ARGV[at + 1] == '0' and line_cap >= 0 and waiting > line_cap then
+    if ARGV[at + 1] == '0' and tonumber(ARGV[3]) >= 0 and waiting > line_cap then
       forget(id)
       waiting = waiting - 1
       state = -1

@@ -376,6 +376,18 @@ def test_a_redis_that_forgot_everything_grants_nothing_that_is_held(own_redis):
     )
 
 
+def test_a_fresh_redis_refuses_nobody_who_will_have_a_slot(own_redis):
+    identity = caller(max_running_jobs=2, max_queued_jobs=1)
+
+    async def scenario(process):
+        tasks = [await arrive(process, identity) for _ in range(4)]
+        early = [task.done() for task in tasks]
+        await asyncio.wait_for(asyncio.gather(*tasks[:2]), 10)
+        return early, isinstance(tasks[3].exception(), QueueFull), tasks[2].done()
+
+    assert run(scenario) == ([False, False, False, True], True, False)
+
+
 # -- at random --------------------------------------------------------------------------------
 
 
