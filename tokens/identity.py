@@ -44,6 +44,9 @@ class Identity:
     api_requests_per_minute: int | None
     job_submissions_per_minute: int | None
     max_queued_jobs: int | None
+    max_running_jobs: int | None
+    max_streams: int | None
+    plan: str
     expires_at: float | None
     stamp: str
     digest: str = ""
@@ -152,6 +155,9 @@ def _read(digest: str, stamp: str) -> Identity:
         api_requests_per_minute=plan.api_requests_per_minute,
         job_submissions_per_minute=plan.job_submissions_per_minute,
         max_queued_jobs=plan.max_queued_jobs,
+        max_running_jobs=plan.max_running_jobs,
+        max_streams=plan.max_streams,
+        plan=plan.name,
         expires_at=None if until is None else until.timestamp(),
         stamp=stamp,
         digest=digest,

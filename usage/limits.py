@@ -1,4 +1,7 @@
-"""Which of a Plan's two budgets a request draws on, and the answer's headers (pure)."""
+"""Which of a Plan's two budgets a request draws on, and the answer's headers (pure).
+
+And how many requests of an Organization may be in flight.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,11 @@ class RateClass(StrEnum):
 
     API_REQUEST = "api_request"
     JOB_SUBMISSION = "job_submission"
+
+
+def window_key(organization_id: str, rate_class: RateClass) -> str:
+    """Where Redis keeps what was admitted within the last minute."""
+    return f"casola:rate:{organization_id}:{rate_class}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +48,31 @@ class Decision:
 
 
 UNLIMITED = Decision(admitted=True, limit=None, remaining=0, reset_seconds=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """How many requests of an Organization may be in flight, streams among them, and in line.
+
+    None means no limit. `plan` is the Plan's name, for messages.
+    """
+
+    running: int | None
+    streams: int | None
+    waiting: int | None
+    plan: str
+
+    def hold(self, *, stream: bool) -> bool:
+        """Whether a request of this kind can have to wait."""
+        return self.running is not None or (stream and self.streams is not None)
+
+    def share(self, processes: int) -> Caps:
+        """What one of so many processes may grant by itself; at least one of what is not zero."""
+
+        def part(cap: int | None) -> int | None:
+            return cap if cap is None else min(cap, max(1, cap // processes))
+
+        return Caps(part(self.running), part(self.streams), part(self.waiting), self.plan)
 
 
 class LocalWindow:

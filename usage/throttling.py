@@ -26,7 +26,7 @@ from casola_site.core.doors import Door
 from casola_site.core.errors import RateLimited, Unavailable
 from casola_site.core.network import network_of
 from tokens.identity import Identity, stamp_key
-from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass
+from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass, window_key
 
 MAX_READS = 5  # of an Identity whose Organization changes all the time
 
@@ -73,7 +73,7 @@ def _arguments(
     identity: Identity, rate_class: RateClass, limit: int | None
 ) -> tuple[list[str], list[Any]]:
     keys = [
-        f"casola:rate:{identity.organization_id}:{rate_class}",
+        window_key(identity.organization_id, rate_class),
         stamp_key(identity.organization_id),
     ]
     return keys, [-1 if limit is None else limit, identity.stamp, secrets.token_hex(8)]

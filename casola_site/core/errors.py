@@ -199,14 +199,15 @@ class RateLimited(ApiError):
 
 
 class QueueFull(ApiError):
-    """429: the organization has as many Jobs waiting as its Plan allows."""
+    """429: the organization has as much waiting as its Plan allows; `what` is waiting."""
 
     status = 429
     code = "queue_full"
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, *, plan: str, what: str = "jobs", retry_after: int = 30) -> None:
         super().__init__(
-            f"Too many queued jobs (the plan allows {cap})", headers={"retry-after": "30"}
+            f"Too many {what} are waiting: the plan {plan} allows {cap}",
+            headers={"retry-after": str(retry_after)},
         )
 
 

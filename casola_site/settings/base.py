@@ -52,6 +52,7 @@ SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
+JOB_COUNTS = "jobs.selectors.count_jobs"
 
 INSTALLED_APPS = [
     "accounts.sign_in.apps.StaffAdminConfig",

@@ -52,6 +52,7 @@ class JobViewSet(ApiViewSet):
                     token_id=identity.token_pk,
                     user_id=identity.user_pk,
                     max_queued_jobs=identity.max_queued_jobs,
+                    plan=identity.plan,
                 ),
                 model_id=contract.model_id,
                 queue_id=contract.queue_id,

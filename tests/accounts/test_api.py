@@ -46,6 +46,7 @@ TABLE = [
     ("POST", ORG + "/invites/{invite}/resend", None, MANAGERS, 200),
     ("GET", ORG + "/audit", None, MANAGERS, 200),
     ("GET", ORG + "/usage", None, MANAGERS, 200),
+    ("GET", ORG + "/limits", None, MANAGERS, 200),
     ("POST", "/api/invites/accept", {"token": "{link}"}, ("owner", "admin", "member"), 200),
     ("GET", TOKENS, None, MANAGERS, 200),
     ("POST", TOKENS, {"name": "x", "scopes": ["user:read"]}, MANAGERS, 201),

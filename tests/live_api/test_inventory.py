@@ -254,6 +254,7 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (org + "/audit", "get", http.get(f"{own}/audit")),
         (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
         (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
+        (org + "/limits", "get", http.get(f"{own}/limits")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]

@@ -149,6 +149,7 @@ ROUTES = [
     ("GET", "/api/organizations/{org}/audit", None, "admin:read"),
     ("GET", "/api/organizations/{org}/usage", None, "admin:read"),
     ("GET", "/api/organizations/{org}/usage?format=csv", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/limits", None, "admin:read"),
     ("POST", "/api/invites/accept", {"token": "none"}, "user:write"),
 ]
 INCLUDES = {

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
 
+from accounts.models import Organization
 from casola_site.core.clock import unix
 from usage.models import CURRENCY
 from usage.periods import Granularity
 from usage.selectors import MEASURES, Row, Sums, Usage
+from usage.standing import Standing
 
 
 def shown_sums(sums: Sums) -> dict[str, Any]:
@@ -104,3 +107,49 @@ def csv_row(row: Row) -> list[Any]:
         *[sums[name] for name in MEASURES],
         sums["currency"],
     ]
+
+
+class StandingSerializer(serializers.Serializer):
+    """One limit."""
+
+    name = serializers.CharField(
+        help_text="api_request, job_submission, running_requests, streams, waiting_requests, "
+        "running_jobs or queued_jobs"
+    )
+    scope = serializers.CharField(help_text="whose limit it is: organization")
+    value = serializers.IntegerField(allow_null=True, help_text="null: no limit")
+    used = serializers.IntegerField(
+        allow_null=True, help_text="null: without a limit nothing is counted"
+    )
+    period = serializers.CharField(
+        allow_null=True, help_text="minute: what was used within 60 seconds; null: at this moment"
+    )
+    resets_at = serializers.IntegerField(
+        allow_null=True, help_text="when the first of what was used within the period leaves it"
+    )
+
+
+class OrganizationLimitsSerializer(serializers.Serializer):
+    """An Organization's limits."""
+
+    organization_id = serializers.CharField()
+    plan = serializers.CharField()
+    data = StandingSerializer(many=True)
+
+
+class LimitsAnswerSerializer(serializers.Serializer):
+    """The limits."""
+
+    limits = OrganizationLimitsSerializer()
+
+
+def shown_limits(organization: Organization, standings: list[Standing]) -> dict[str, Any]:
+    """The answer."""
+    data = [{"scope": "organization", **asdict(standing)} for standing in standings]
+    return {
+        "limits": {
+            "organization_id": organization.public_id,
+            "plan": organization.plan.code,
+            "data": data,
+        }
+    }

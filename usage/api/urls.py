@@ -2,11 +2,15 @@
 
 from django.urls import path
 
-from usage.api.views import UsageViewSet
+from usage.api.views import LimitsViewSet, UsageViewSet
 
 urlpatterns = [
     path(
         "organizations/<str:organization_id>/usage",
         UsageViewSet.as_view({"get": "retrieve"}),
+    ),
+    path(
+        "organizations/<str:organization_id>/limits",
+        LimitsViewSet.as_view({"get": "retrieve"}),
     ),
 ]

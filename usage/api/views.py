@@ -1,4 +1,4 @@
-"""The usage of the token's Organization."""
+"""The usage and the limits of the token's Organization."""
 
 from __future__ import annotations
 
@@ -16,9 +16,17 @@ from accounts.api.base import OrganizationApiViewSet
 from accounts.api.parameters import ORGANIZATION
 from casola_site.core.clock import now
 from usage.api.query import DEFAULT_RANGE, FORMATS, read_query, refuse
-from usage.api.serializers import UsageAnswerSerializer, csv_header, csv_row, shown_usage
+from usage.api.serializers import (
+    LimitsAnswerSerializer,
+    UsageAnswerSerializer,
+    csv_header,
+    csv_row,
+    shown_limits,
+    shown_usage,
+)
 from usage.periods import RANGES, Granularity
 from usage.selectors import GROUPS, Usage, read_usage
+from usage.standing import read_standings
 
 MAX_ROWS = 20_000  # of a JSON answer; CSV leaves out the empty ones
 CSV_ROWS = 500  # in one piece of a CSV answer
@@ -81,6 +89,22 @@ class UsageViewSet(OrganizationApiViewSet):
             message = f"more than {MAX_ROWS} rows: ask for less time, fewer groups or format=csv"
             raise refuse("group_by", message)
         return Response(shown_usage(organization.public_id, usage))
+
+
+class LimitsViewSet(OrganizationApiViewSet):
+    """What the Plan allows, and how much of it is used."""
+
+    @extend_schema(
+        operation_id="get_limits",
+        summary="Get limits",
+        tags=["Organizations"],
+        parameters=[ORGANIZATION],
+        responses=LimitsAnswerSerializer,
+    )
+    def retrieve(self, request: Any, organization_id: str) -> Response:
+        """Each limit of the organization's plan and what is used of it at this moment."""
+        organization = self.organization(request, organization_id)
+        return Response(shown_limits(organization, read_standings(organization)))
 
 
 def csv_answer(usage: Usage) -> StreamingHttpResponse:
