@@ -64,7 +64,8 @@ def _note(
                 created_at=now,
             )
             for threshold in thresholds
-        ]
+        ],
+        ignore_conflicts=True,  # what was told stays told
     )
     # What cannot be enqueued now, the sweep enqueues.
     transaction.on_commit(partial(queue.enqueue, MAIL, counter.pk), robust=True)
@@ -123,7 +124,7 @@ def _mail(alert: BudgetAlert, now: datetime) -> None:
         "currency": CURRENCY,
         "resets_at": counter.state(now).resets_at,
     }
-    subject = render_to_string("usage/mail/budget_alert_subject.txt", context).strip()
+    subject = " ".join(render_to_string("usage/mail/budget_alert_subject.txt", context).split())
     body = render_to_string("usage/mail/budget_alert.txt", context)
     EmailMessage(subject, body, bcc=addresses).send()
 

@@ -89,6 +89,6 @@ def _counter_of(organization: Organization) -> BudgetCounter | None:
 
 
 def token_states(tokens: Iterable[ApiToken], now: datetime) -> dict[int, BudgetState]:
-    """How the tokens' budgets stand, by primary key (settings.TOKEN_BUDGETS)."""
+    """How the tokens' budgets stand, by primary key (settings.BUDGET_STATES)."""
     counters = BudgetCounter.objects.filter(token__in=[token.pk for token in tokens])
     return {counter.token_id: counter.state(now) for counter in counters}

@@ -11,7 +11,14 @@ from django.utils import timezone
 
 from accounts.models import Organization, User
 from casola_site.core import ids
-from casola_site.core.budgets import Budget, BudgetPeriod, BudgetState, period_end, period_start
+from casola_site.core.budgets import (
+    CURRENCY,
+    Budget,
+    BudgetPeriod,
+    BudgetState,
+    period_end,
+    period_start,
+)
 from tokens.models import ApiToken
 
 UNITS = (
@@ -25,7 +32,6 @@ UNITS = (
     "video_ms",
     "compute_ms",
 )
-CURRENCY = "USD"  # of every price, record and total
 
 
 class Price(models.Model):

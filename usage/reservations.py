@@ -17,16 +17,10 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import Case, F, Q, QuerySet, Value, When
 
-from casola_site.core.budgets import BudgetState, period_start
+from casola_site.core.budgets import CURRENCY, BudgetState, period_start, plain, shown_state
 from casola_site.core.errors import BudgetExceeded
 from usage import alerts
-from usage.models import (
-    CURRENCY,
-    BudgetCounter,
-    BudgetReservation,
-    amount_of_nanos,
-    nanos_of,
-)
+from usage.models import BudgetCounter, BudgetReservation, amount_of_nanos, nanos_of
 
 LOCK_ORDER = ("organization_id", F("token_id").asc(nulls_first=True))
 MOST_NANOS = 2 * 10**18  # beyond every budget; sums stay within 64 bits
@@ -47,31 +41,14 @@ class OutOfBudget(BudgetExceeded):
         )
 
 
-def plain(amount: Decimal) -> str:
-    """An amount as a decimal number without needless zeros, two places at least."""
-    whole, _, places = format(amount, "f").partition(".")
-    return f"{whole}.{places.rstrip('0'):0<2}"
-
-
-def shown_state(state: BudgetState) -> dict[str, Any]:
-    """A budget as every answer shows it."""
-    return {
-        "amount": plain(state.budget.amount),
-        "currency": CURRENCY,
-        "period": str(state.budget.period),
-        "spent": plain(state.spent),
-        "reserved": plain(state.reserved),
-        "remaining": plain(state.remaining),
-        "resets_at": None if state.resets_at is None else int(state.resets_at.timestamp()),
-    }
-
-
 def _sentence(scope: str, state: BudgetState, ceiling: Decimal) -> str:
     budget, left = state.budget, state.remaining
     each = EACH.get(budget.period)
     per = f" per {each}" if each else ""
     text = f"The {scope}'s budget of {plain(budget.amount)} {CURRENCY}{per}"
-    reserved = f", {plain(state.reserved)} reserved for requests under way" if state.reserved else ""
+    reserved = (
+        f", {plain(state.reserved)} reserved for requests under way" if state.reserved else ""
+    )
     text += f" has {plain(left)} left{reserved}; this request may cost up to {plain(ceiling)}."
     if left:
         text += " With a smaller max_tokens it may fit."
@@ -238,9 +215,7 @@ def _count(counter: BudgetCounter, rows: Sequence[Row]) -> None:
         alerts.note_spending(counter, max(row["created_at"] for row in rows))
 
 
-def _give_back(
-    counters: Iterable[BudgetCounter], held: dict[str, list[BudgetReservation]]
-) -> None:
+def _give_back(counters: Iterable[BudgetCounter], held: dict[str, list[BudgetReservation]]) -> None:
     """Write the locked counters without these reservations, which are deleted."""
     given = [reservation for rows in held.values() for reservation in rows]
     for counter in counters:
@@ -272,5 +247,3 @@ def expired_reservations(*, after: int, now: datetime, most: int) -> list[tuple[
     """(key, Job) of reservations whose time is over, from a key on; open Jobs keep theirs."""
     rows = BudgetReservation.objects.filter(pk__gt=after, expires_at__lte=now).order_by("pk")
     return list(rows.values_list("pk", "job_id")[:most])
-
-

@@ -1,7 +1,7 @@
 """Everything that changes Users' places in Organizations, and the audit that tells of it."""
 
 from accounts.services.audit import Action, record
-from accounts.services.budgets import budget_columns, change_budget
+from accounts.services.budgets import change_budget
 from accounts.services.errors import (
     InviteNotFound,
     LastOwner,
@@ -57,7 +57,6 @@ __all__ = [
     "accept_invite",
     "accept_invite_as",
     "accept_transfer",
-    "budget_columns",
     "change_budget",
     "change_organization",
     "change_plan",

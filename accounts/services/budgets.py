@@ -14,7 +14,7 @@ from accounts.models import Organization
 from accounts.services import authority
 from accounts.services.audit import Action, record
 from accounts.services.organizations import MAX_REASON, check_text
-from casola_site.core.budgets import Budget, BudgetPeriod
+from casola_site.core.budgets import Budget, BudgetPeriod, plain
 
 
 @transaction.atomic
@@ -66,4 +66,4 @@ def told(budget: Budget | None) -> dict[str, str] | None:
     """What the audit keeps of it."""
     if budget is None:
         return None
-    return {"amount": format(budget.amount.normalize(), "f"), "period": str(budget.period)}
+    return {"amount": plain(budget.amount), "period": str(budget.period)}

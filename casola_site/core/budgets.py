@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from typing import Any
 
 from django.db import models
 
+CURRENCY = "USD"  # of every price, budget, record and total
 MAX_AMOUNT = Decimal(1_000_000_000)
 PLACES = 6
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -62,6 +64,25 @@ class BudgetState:
     def remaining(self) -> Decimal:
         """What a further request may cost."""
         return max(Decimal(0), self.budget.amount - self.spent - self.reserved)
+
+
+def plain(amount: Decimal) -> str:
+    """An amount as a decimal number without needless zeros, two places at least."""
+    whole, _, places = format(amount, "f").partition(".")
+    return f"{whole}.{places.rstrip('0'):0<2}"
+
+
+def shown_state(state: BudgetState) -> dict[str, Any]:
+    """A budget as every answer shows it."""
+    return {
+        "amount": plain(state.budget.amount),
+        "currency": CURRENCY,
+        "period": str(state.budget.period),
+        "spent": plain(state.spent),
+        "reserved": plain(state.reserved),
+        "remaining": plain(state.remaining),
+        "resets_at": None if state.resets_at is None else int(state.resets_at.timestamp()),
+    }
 
 
 def period_start(period: str, now: datetime) -> datetime:

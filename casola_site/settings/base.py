@@ -49,7 +49,7 @@ GUARD_CONFIG = "casola_site.guard_config.build"
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 BUDGET_CHANGED = "usage.budgets.follow_budget"
-TOKEN_BUDGETS = "usage.budgets.token_states"
+BUDGET_STATES = "usage.budgets.token_states"
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
