@@ -23,7 +23,8 @@ from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
-from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
+from inference.api.holding import held
+from inference.hub import Finished, Hub, Piece, RunnerLost, Started, Trace, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
@@ -137,11 +138,14 @@ class Interactive:
 
     @classmethod
     async def pieces(cls, link: Hub, call: Call) -> AsyncIterator[Piece]:
-        """Run it; a Runner lost on the way is recorded here, uncharged."""
-        identity = call.identity
+        """Run it within its budgets; a Runner lost on the way is recorded here, uncharged.
+
+        Raises OutOfBudget before the first piece.
+        """
+        identity, contract = call.identity, cls.contract(call.body)
         request = {
             "task": cls.task,
-            "input": cls.contract(call.body),
+            "input": contract,
             "stream": bool(call.body.get("stream")),
             "who": [
                 identity.organization_pk,
@@ -151,26 +155,28 @@ class Interactive:
             ],
             "created_at": call.created,
         }
-        stream = link.run(
-            job_id=call.job_id,
-            model=call.model,
-            request=request,
-            wait_seconds=settings.WAIT_SECONDS,
-        )
-        revocation.watch(call, cls.required_scopes["POST"])
-        try:
-            async for piece in stream:
-                if isinstance(piece, Started):
-                    call.started = piece
-                elif isinstance(piece, Finished):
-                    call.finished = piece
-                yield piece
-        except RunnerLost:
-            await finish_jobs_async([cls.lost(call)])
-            raise
-        finally:
-            revocation.unwatch(call)
-            await stream.aclose()
+        async with held(call, cls.task, contract) as trace:
+            stream = link.run(
+                job_id=call.job_id,
+                model=call.model,
+                request=request,
+                wait_seconds=settings.WAIT_SECONDS,
+                trace=trace,
+            )
+            revocation.watch(call, cls.required_scopes["POST"])
+            try:
+                async for piece in stream:
+                    if isinstance(piece, Started):
+                        call.started = piece
+                    elif isinstance(piece, Finished):
+                        call.finished = piece
+                    yield piece
+            except RunnerLost:
+                await finish_jobs_async([cls.lost(call)])
+                raise
+            finally:
+                revocation.unwatch(call)
+                await stream.aclose()
 
     @classmethod
     def lost(cls, call: Call) -> Outcome:
