@@ -15,7 +15,17 @@ from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
-from django.db.models import Case, F, Q, QuerySet, Value, When
+from django.db.models import (
+    BigIntegerField,
+    Case,
+    DateTimeField,
+    F,
+    IntegerField,
+    Q,
+    QuerySet,
+    Value,
+    When,
+)
 
 from casola_site.core.budgets import CURRENCY, BudgetState, period_start, plain, shown_state
 from casola_site.core.errors import BudgetExceeded
@@ -107,15 +117,23 @@ def _take(pk: int, period: str, nanos: int, now: datetime) -> bool:
     while True:
         start = period_start(period, now)
         is_over = Q(period_start__lt=start)
-        spent = Case(When(is_over, then=Value(0)), default=F("spent"))
+        spent = Case(
+            When(is_over, then=Value(0)), default=F("spent"), output_field=BigIntegerField()
+        )
         room = BudgetCounter.objects.filter(
             pk=pk, period=period, amount__gte=spent + F("reserved") + nanos
         )
         taken = room.update(
             reserved=F("reserved") + nanos,
             spent=spent,
-            alerted=Case(When(is_over, then=Value(0)), default=F("alerted")),
-            period_start=Case(When(is_over, then=Value(start)), default=F("period_start")),
+            alerted=Case(
+                When(is_over, then=Value(0)), default=F("alerted"), output_field=IntegerField()
+            ),
+            period_start=Case(
+                When(is_over, then=Value(start)),
+                default=F("period_start"),
+                output_field=DateTimeField(),
+            ),
         )
         if taken:
             return True

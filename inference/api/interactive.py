@@ -24,7 +24,7 @@ from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
 from inference.api.holding import held
-from inference.hub import Finished, Hub, Piece, RunnerLost, Started, Trace, hub
+from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
