@@ -19,7 +19,8 @@ from django.template.loader import render_to_string
 from accounts.models import Membership, Role
 from accounts.services.authority import MANAGERS
 from casola_site.core import queue
-from usage.models import CURRENCY, THRESHOLDS, BudgetAlert, BudgetCounter, amount_of_nanos
+from casola_site.core.budgets import CURRENCY, plain
+from usage.models import THRESHOLDS, BudgetAlert, BudgetCounter, amount_of_nanos
 
 logger = logging.getLogger(__name__)
 
@@ -119,18 +120,14 @@ def _mail(alert: BudgetAlert, now: datetime) -> None:
         "counter": counter,
         "organization": counter.organization,
         "token": counter.token,
-        "limit": _money(alert.amount),
-        "spent": _money(alert.spent),
+        "limit": plain(amount_of_nanos(alert.amount)),
+        "spent": plain(amount_of_nanos(alert.spent)),
         "currency": CURRENCY,
         "resets_at": counter.state(now).resets_at,
     }
     subject = " ".join(render_to_string("usage/mail/budget_alert_subject.txt", context).split())
     body = render_to_string("usage/mail/budget_alert.txt", context)
     EmailMessage(subject, body, bcc=addresses).send()
-
-
-def _money(nanos: int) -> str:
-    return format(amount_of_nanos(nanos).quantize(amount_of_nanos(10**7)), "f")
 
 
 def recipients(counter: BudgetCounter) -> list[str]:
