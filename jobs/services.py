@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
@@ -27,6 +28,7 @@ from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.models import Job, JobEvent, Runner
 from jobs.transitions import MAX_CRASHES, backoff_seconds, share
 from usage.pricing import Snapshot
+from usage.reservations import reserve
 from usage.services import Consumption, record_usage
 
 logger = logging.getLogger(__name__)
@@ -111,9 +113,15 @@ def submit_job(
     task: str,
     payload: dict[str, Any],
     priority: int = 0,
+    ceiling: Decimal = Decimal(0),
     now: datetime,
 ) -> Job:
-    """A pending Job; its Runner is woken after the commit. Raises QueueFull at the plan's cap."""
+    """A pending Job; its Runner is woken after the commit.
+
+    What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
+    Raises QueueFull at the plan's cap, or OutOfBudget.
+    """
+    job_id = ids.job_id()
     with transaction.atomic():
         cap = submitter.max_queued_jobs
         if cap is not None:
@@ -126,8 +134,16 @@ def submit_job(
             ).count()
             if waiting >= cap:
                 raise QueueFull(cap, plan=submitter.plan)
+        reserve(
+            job_id=str(job_id),
+            organization_id=submitter.organization_id,
+            token_id=submitter.token_id,
+            ceiling=ceiling,
+            now=now,
+            expires_at=now,  # an open Job keeps it
+        )
         job = Job.objects.create(
-            id=ids.job_id(),
+            id=job_id,
             organization_id=submitter.organization_id,
             token_id=submitter.token_id,
             user_id=submitter.user_id,

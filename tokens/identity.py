@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from accounts.models import Membership, Organization, OrganizationStatus
 from accounts.roles import scopes_of_role
 from casola_site.core import stamps
+from casola_site.core.budgets import Budget
 from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.scopes import Scope, closure
 from tokens import uses
@@ -52,10 +53,17 @@ class Identity:
     digest: str = ""
     is_service_account: bool = False
     is_authenticated: bool = True
+    budget: Budget | None = None
+    organization_has_budget: bool = False
 
     def may_use(self, model_id: str) -> bool:
         """Whether the token's model allow-list admits the model."""
         return self.allowed_models is None or model_id in self.allowed_models
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether its requests are paid from a budget."""
+        return self.organization_has_budget or self.budget is not None
 
 
 class _Cache:
@@ -162,6 +170,8 @@ def _read(digest: str, stamp: str) -> Identity:
         stamp=stamp,
         digest=digest,
         is_service_account=token.is_service_account,
+        budget=token.budget,
+        organization_has_budget=organization.budget is not None,
     )
 
 

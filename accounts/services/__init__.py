@@ -1,6 +1,7 @@
 """Everything that changes Users' places in Organizations, and the audit that tells of it."""
 
 from accounts.services.audit import Action, record
+from accounts.services.budgets import change_budget
 from accounts.services.errors import (
     InviteNotFound,
     LastOwner,
@@ -58,6 +59,7 @@ __all__ = [
     "accept_invite_as",
     "accept_transfer",
     "address_changed",
+    "change_budget",
     "change_organization",
     "change_plan",
     "change_role",

@@ -20,6 +20,7 @@ class Action(StrEnum):
     ORGANIZATION_SUSPENDED = "organization.suspended"
     ORGANIZATION_UNSUSPENDED = "organization.unsuspended"
     PLAN_CHANGED = "organization.plan_changed"
+    BUDGET_CHANGED = "organization.budget_changed"
     ROLE_CHANGED = "member.role_changed"
     MEMBER_REMOVED = "member.removed"
     INVITE_CREATED = "invite.created"

@@ -29,6 +29,7 @@ TYPES = {
 CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
+    402: "budget_exceeded",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -112,6 +113,14 @@ class AuthenticationFailed(ApiError):
     def default_headers(self) -> dict[str, str]:
         """RFC 9110 wants the challenge."""
         return {"WWW-Authenticate": "Bearer"}
+
+
+class BudgetExceeded(ApiError):
+    """402: what the request may cost does not fit into a budget; `extra` holds its state."""
+
+    status = 402
+    code = "budget_exceeded"
+    message = "The budget is used up"
 
 
 class PermissionDenied(ApiError):

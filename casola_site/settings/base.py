@@ -49,6 +49,8 @@ GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
 SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
+BUDGET_CHANGED = "usage.budgets.follow_budget"
+BUDGET_STATES = "usage.budgets.token_states"
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"

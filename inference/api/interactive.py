@@ -24,6 +24,7 @@ from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
+from inference.api.holding import held
 from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
@@ -137,14 +138,15 @@ class Interactive:
 
     @classmethod
     async def pieces(cls, link: Hub, call: Call) -> AsyncGenerator[Piece, None]:
-        """Run it in one of the Organization's slots; a lost Runner is recorded here, uncharged.
+        """Run it in one of the Organization's slots and within its budgets.
 
-        Raises QueueFull, or what `Hub.run` raises.
+        A Runner lost on the way is recorded here, uncharged. Raises QueueFull or OutOfBudget before
+        the first piece, or what `Hub.run` raises.
         """
-        identity = call.identity
+        identity, contract = call.identity, cls.contract(call.body)
         request = {
             "task": cls.task,
-            "input": cls.contract(call.body),
+            "input": contract,
             "stream": bool(call.body.get("stream")),
             "who": [
                 identity.organization_pk,
@@ -154,29 +156,30 @@ class Interactive:
             ],
             "created_at": call.created,
         }
-        slot = stream = None
+        slot = None
         revocation.watch(call, cls.required_scopes["POST"])
         try:
             slot = await cls.take_slot(call)
-            stream = link.run(
-                job_id=call.job_id,
-                model=call.model,
-                request=request,
-                wait_seconds=settings.WAIT_SECONDS - call.line_ms / 1000,
-            )
-            async for piece in stream:
-                if isinstance(piece, Started):
-                    call.started = piece
-                elif isinstance(piece, Finished):
-                    call.finished = piece
-                yield piece
+            async with held(call, cls.task, contract) as trace:
+                stream = link.run(
+                    job_id=call.job_id,
+                    model=call.model,
+                    request=request,
+                    wait_seconds=settings.WAIT_SECONDS - call.line_ms / 1000,
+                    trace=trace,
+                )
+                async with aclosing(stream):
+                    async for piece in stream:
+                        if isinstance(piece, Started):
+                            call.started = piece
+                        elif isinstance(piece, Finished):
+                            call.finished = piece
+                        yield piece
         except RunnerLost:
             await finish_jobs_async([cls.lost(call)])
             raise
         finally:
             revocation.unwatch(call)
-            if stream is not None:
-                await stream.aclose()
             if slot is not None:
                 await slot.release()
 

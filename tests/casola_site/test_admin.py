@@ -21,8 +21,16 @@ from inference.models import ModelSpec, Node, Placement
 from jobs.models import JobEvent
 from tests.factories.accounts import make_invite, make_organization, make_transfer
 from tests.factories.jobs import make_job, make_runner
+from tests.factories.usage import make_budget
 from tokens.services import issue_token
-from usage.models import Price, TotalsMark, UsageRecord, UsageTotal
+from usage.models import (
+    BudgetAlert,
+    BudgetReservation,
+    Price,
+    TotalsMark,
+    UsageRecord,
+    UsageTotal,
+)
 from usage.totals import roll_up
 
 pytestmark = pytest.mark.django_db
@@ -70,6 +78,14 @@ def make_one_of_each(number: int) -> str:
         task="x",
         status="completed",
         created_at=timezone.now() - timedelta(hours=2),
+    )
+    make_budget(organization)
+    counter = make_budget(token)
+    BudgetReservation.objects.create(
+        counter=counter, job_id=str(job.pk), amount=1, expires_at=timezone.now()
+    )
+    BudgetAlert.objects.create(
+        counter=counter, period_start=timezone.now(), amount=1, threshold=50, spent=1
     )
     UsageTotal.objects.all().delete()
     TotalsMark.objects.all().delete()

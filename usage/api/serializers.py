@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
 
+from accounts.api.budgets import BudgetStateSerializer
 from accounts.models import Organization
+from casola_site.core.budgets import CURRENCY, BudgetState, shown_state
 from casola_site.core.clock import unix
-from usage.models import CURRENCY
+from usage.models import BudgetAlert
 from usage.periods import Granularity
 from usage.selectors import MEASURES, Row, Sums, Usage
 from usage.standing import Standing
@@ -76,6 +79,43 @@ class UsageAnswerSerializer(serializers.Serializer):
     """The usage."""
 
     usage = OrganizationUsageSerializer()
+
+
+class AlertSerializer(serializers.Serializer):
+    """That a budget was used to so many percent, or first refused a request (100)."""
+
+    threshold = serializers.IntegerField()
+    refused = serializers.BooleanField()
+    created_at = serializers.IntegerField()
+    mailed_at = serializers.IntegerField(allow_null=True)
+
+
+class OrganizationBudgetSerializer(BudgetStateSerializer):
+    """The Organization's budget, and what was told of it in the present period."""
+
+    alerts = AlertSerializer(many=True)
+
+
+class BudgetAnswerSerializer(serializers.Serializer):
+    """The budget; null: the organization has none."""
+
+    budget = OrganizationBudgetSerializer(allow_null=True)
+
+
+def shown_budget(state: BudgetState | None, alerts: Sequence[BudgetAlert]) -> dict[str, Any]:
+    """The answer of the budget route."""
+    if state is None:
+        return {"budget": None}
+    told = [
+        {
+            "threshold": alert.threshold,
+            "refused": alert.is_refusal,
+            "created_at": unix(alert.created_at),
+            "mailed_at": unix(alert.mailed_at),
+        }
+        for alert in alerts
+    ]
+    return {"budget": {**shown_state(state), "alerts": told}}
 
 
 def shown_usage(organization_id: str, usage: Usage) -> dict[str, Any]:

@@ -2,9 +2,13 @@
 
 from django.urls import path
 
-from usage.api.views import LimitsViewSet, UsageViewSet
+from usage.api.views import BudgetViewSet, LimitsViewSet, UsageViewSet
 
 urlpatterns = [
+    path(
+        "organizations/<str:organization_id>/budget",
+        BudgetViewSet.as_view({"get": "retrieve", "put": "update", "delete": "destroy"}),
+    ),
     path(
         "organizations/<str:organization_id>/usage",
         UsageViewSet.as_view({"get": "retrieve"}),
