@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 
 from accounts.idempotency import sweep_keys
+from accounts.sign_in.sessions import sweep_sessions
 from casola_site.core.clock import now
 from jobs.enums import TERMINAL
 from jobs.models import Job
@@ -17,8 +18,9 @@ AT_ONCE = 500
 
 
 def keep() -> None:
-    """Forget old Idempotency-Keys, write when tokens were last used, and look after budgets."""
+    """Forget what is old, write when tokens were last used, and look after budgets."""
     sweep_keys(now())
+    sweep_sessions(now())
     uses.write()
     release_abandoned(now=now())
     enqueue_unsent(now())

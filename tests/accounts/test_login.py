@@ -6,10 +6,12 @@ import pytest
 from allauth.account.models import EmailAddress
 from allauth.usersessions.models import UserSession
 from django.contrib.auth import get_user_model
+from django.contrib.sessions.models import Session
 
 from accounts.actors import user_actor
 from accounts.models import AuditEvent, Organization, User
 from accounts.services import InviteTerms, accept_invite, create_invite, create_organization
+from accounts.sign_in.sessions import sweep_sessions
 from casola_site.core.clock import now
 from casola_site.core.doors import Door
 from tests.accounts.doors import (
@@ -231,6 +233,19 @@ def test_nobody_ends_a_strangers_session(mailoutbox):
     stranger.post("/settings/security/sessions", {"end": row.pk})
     assert client.get("/settings/security").status_code == 200
     assert "sessions_ended" not in actions()
+
+
+def test_sessions_that_are_over_are_swept(mailoutbox):
+    verified(browser(), ADA, mailoutbox)
+    browser().post("/password/reset", {"email": ADA})
+    assert Session.objects.count() == 2
+    over = Session.objects.order_by("pk")[0]
+    Session.objects.filter(pk=over.pk).update(expire_date=now())
+
+    assert sweep_sessions(now()) == 1
+
+    assert not Session.objects.filter(pk=over.pk).exists()
+    assert Session.objects.count() == 1
 
 
 def test_an_address_is_changed_with_a_code_mailed_to_the_new_one(mailoutbox):
