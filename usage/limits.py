@@ -62,10 +62,6 @@ class Caps:
     waiting: int | None
     plan: str
 
-    def hold(self, *, stream: bool) -> bool:
-        """Whether a request of this kind can have to wait."""
-        return self.running is not None or (stream and self.streams is not None)
-
     def share(self, processes: int) -> Caps:
         """What one of so many processes may grant by itself; at least one of what is not zero."""
 

@@ -198,14 +198,13 @@ class Slots:
 
         Raises QueueFull when the line is full, Timeout when its turn did not come in time.
         """
-        caps = caps_of(identity)
-        if not caps.hold(stream=stream):
+        if identity.max_running_jobs is None and (not stream or identity.max_streams is None):
             return None
         self._start()
         desk = self.desks.get(identity.organization_id)
         if desk is None:
             desk = self.desks[identity.organization_id] = Desk(self, identity.organization_id)
-        slot = desk.enter(job_id, caps, stream=stream)
+        slot = desk.enter(job_id, caps_of(identity), stream=stream)
         try:
             async with asyncio.timeout(wait_seconds):
                 await slot.granted

@@ -238,7 +238,7 @@ def test_jobs_beyond_the_cap_wait_and_beyond_the_queue_are_refused(site, pool):
     wait_until(lambda: used(site)["running_jobs"] == 2)
     wait([pool.submit(clients[0].post, f"/api/jobs/{one}/cancel") for one in accepted])
 
-    short, made, running = job_body(input={"duration_ms": 300}), [], []
+    short, made, running = job_body(input={"duration_ms": 1500}), [], []
     while len(made) < 8:
         answer = clients[0].post("/api/jobs", json=short)
         made += [answer.json()["id"]] if answer.status_code == 201 else []
