@@ -48,6 +48,7 @@ def test_only_known_routes_are_open():
 
 
 CALLING = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+BUDGET = {"amount": "1000000000", "period": "monthly"}
 WISHES = [
     ("!call f {}", {"tools": CALLING}),
     ("!think", {"n": 2}),
@@ -164,7 +165,8 @@ def test_answers_are_what_the_schema_says(site, http, schema):
     site.live.wait_job(done, key=site.alpha["user_read"])
     failing = http.post("/api/jobs", json=job_body(input={"error": "worker_error"})).json()["id"]
     site.live.wait_job(failing, key=site.alpha["user_read"])
-    token = http.post(own, json={"name": "x", "scopes": ["user:read"]})
+    wish = {"name": "x", "scopes": ["user:read"], "budget": {"amount": 1.5, "period": "daily"}}
+    token = http.post(own, json=wish)
     token_id = token.json()["token"]["id"]
     one_job, one_token = "/api/jobs/{job_id}", tokens + "/{token_id}"
     answers = [
@@ -242,6 +244,11 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (org + "/audit", "get", http.get(f"{own}/audit")),
         (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
         (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "put", http.put(f"{own}/budget", json=BUDGET)),
+        (org + "/budget", "put", http.put(f"{own}/budget", json={"amount": 0})),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "delete", http.delete(f"{own}/budget")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]
