@@ -31,10 +31,13 @@ from inference.catalog import DEMO_ECHO
 from inference.models import ModelSpec
 from tokens.models import ApiToken
 from tokens.services import issue_token
+from usage.models import Price
 
 now = timezone.now()
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/paced", "aliases": [],
     "options": {"token_ms": PACED_MS, "tokens": PACED_TOKENS}})
+Price.objects.create(model_id="test/paced", unit="completion_tokens", amount=1, per=1,
+    valid_from=now - timedelta(days=1))
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/mirror", "aliases": [],
     "options": {"mode": "echo", "token_ms": 20}})
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/away", "aliases": [], "enabled": False})

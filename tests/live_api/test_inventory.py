@@ -60,6 +60,7 @@ def test_a_users_own_pages_ask_for_the_user(bare):
 
 
 CALLING = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+BUDGET = {"amount": "1000000000", "period": "monthly"}
 WISHES = [
     ("!call f {}", {"tools": CALLING}),
     ("!think", {"n": 2}),
@@ -176,7 +177,8 @@ def test_answers_are_what_the_schema_says(site, http, schema):
     site.live.wait_job(done, key=site.alpha["user_read"])
     failing = http.post("/api/jobs", json=job_body(input={"error": "worker_error"})).json()["id"]
     site.live.wait_job(failing, key=site.alpha["user_read"])
-    token = http.post(own, json={"name": "x", "scopes": ["user:read"]})
+    wish = {"name": "x", "scopes": ["user:read"], "budget": {"amount": 1.5, "period": "daily"}}
+    token = http.post(own, json=wish)
     token_id = token.json()["token"]["id"]
     one_job, one_token = "/api/jobs/{job_id}", tokens + "/{token_id}"
     answers = [
@@ -255,6 +257,11 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
         (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
         (org + "/limits", "get", http.get(f"{own}/limits")),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "put", http.put(f"{own}/budget", json=BUDGET)),
+        (org + "/budget", "put", http.put(f"{own}/budget", json={"amount": 0})),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "delete", http.delete(f"{own}/budget")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]
