@@ -33,7 +33,7 @@ SELECT 'use_' || n, 'job-' || n, %(organization)s,
     CASE WHEN n %% 100 < 90 THEN 'completed' WHEN n %% 100 < 97 THEN 'failed' ELSE 'cancelled' END,
     n %% 1000, n %% 300, 0, 0, 0, 0, 0, 0, n %% 5000, '{}', (n %% 300) * 0.000001, 'USD', at
 FROM (
-    SELECT n, CASE WHEN n %% %(recent)s = 0 THEN %(now)s - random() * interval '50 minutes'
+    SELECT n, CASE WHEN random() * %(recent)s < 1 THEN %(now)s - random() * interval '50 minutes'
                    ELSE %(now)s - random() * interval '1 day' * %(days)s END AS at
     FROM generate_series(1, %(records)s) AS n
     ORDER BY at
