@@ -151,4 +151,3 @@ class TotalsMark(models.Model):
 
     def __str__(self) -> str:
         return f"until {self.until}"
-
