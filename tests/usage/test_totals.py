@@ -54,7 +54,7 @@ def minutes_from_ledger() -> dict:
 
 def from_ledger(
     until: datetime,
-    since: datetime = datetime.min.replace(tzinfo=UTC),
+    since: datetime = BASE - 9 * DAY,
     granularities: tuple = (Granularity.HOUR, Granularity.DAY),
 ) -> dict:
     """What `totals` must be, added up one record at a time."""
@@ -116,7 +116,9 @@ def test_what_comes_late_is_added_with_the_next_hour():
 
 def requests_by_minute(organization, until) -> list[int]:
     window = window_between(until - HOUR, until, Granularity.MINUTE)
-    return [row.sums["requests"] for row in read_usage(organization=organization, window=window).rows]
+    return [
+        row.sums["requests"] for row in read_usage(organization=organization, window=window).rows
+    ]
 
 
 def test_minutes_are_rolled_up_once_they_have_settled_and_kept_for_a_while():
