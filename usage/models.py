@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 from django.db import models
@@ -96,9 +96,12 @@ class UsageRecord(Measured):
 
 
 class UsageTotal(Measured):
-    """The sum of an Organization's UsageRecords with the same key over one closed hour or day."""
+    """The sum of an Organization's UsageRecords with the same key over a closed minute, hour or day.
 
-    PERIODS = (("hour", "hour"), ("day", "day"))
+    Those of minutes are kept for the last hours only.
+    """
+
+    PERIODS = (("minute", "minute"), ("hour", "hour"), ("day", "day"))
 
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="usage_totals", db_index=False
@@ -131,7 +134,7 @@ class UsageTotal(Measured):
                 name="usage_total_once",
             ),
             models.CheckConstraint(
-                condition=models.Q(granularity__in=("hour", "day")),
+                condition=models.Q(granularity__in=("minute", "hour", "day")),
                 name="usage_total_granularity_known",
             ),
         )
@@ -141,10 +144,18 @@ class UsageTotal(Measured):
         return f"{self.granularity} {self.start:%Y-%m-%d %H:%M}: {self.requests}"
 
 
+MINUTES_KEPT = timedelta(hours=2)
+
+
 class TotalsMark(models.Model):
-    """The one row that says up to which hour the UsageTotals hold the ledger; None: no hour yet."""
+    """The one row that says up to when the UsageTotals hold the ledger; None: nothing yet.
+
+    Hours and days do so from the beginning to `until`, minutes for the MINUTES_KEPT before
+    `minutes_until`.
+    """
 
     until = models.DateTimeField(null=True)
+    minutes_until = models.DateTimeField(null=True)
 
     def __str__(self) -> str:
         return f"until {self.until}"
