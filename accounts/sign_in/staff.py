@@ -58,7 +58,7 @@ class StaffLoginView(LoginView):
     """The admin's login form; what it leads to is a login of allauth's, with all its stages."""
 
     authentication_form = StaffLoginForm
-    template_name = "admin/login.html"
+    template_name = "admin/staff_login.html"
 
     def form_valid(self, form: StaffLoginForm) -> HttpResponse:
         """On to the verified address, the second factor, and the page asked for."""

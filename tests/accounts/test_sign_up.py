@@ -38,6 +38,7 @@ def test_signing_up_with_the_mailed_code(mailoutbox):
     client = browser()
     form = client.get("/signup").content.decode()
     assert form.count("<input") == 3  # the third is against forgery
+    assert '<button class="button primary" type="submit">Sign up</button>' in form
     assert 'autocomplete="email"' in form
     assert 'autocomplete="new-password"' in form
 
