@@ -108,10 +108,14 @@ class Organization(models.Model):
     is_system = models.BooleanField(default=False)
     budget_amount = models.DecimalField(max_digits=18, decimal_places=6, null=True, blank=True)
     budget_period = models.CharField(
-        max_length=8, choices=BudgetPeriod.choices, default=BudgetPeriod.NEVER
+        max_length=8,
+        choices=BudgetPeriod.choices,
+        default=BudgetPeriod.NEVER,
+        db_default=BudgetPeriod.NEVER,  # for code that runs beside this and knows no budgets
     )
     has_budgets = models.BooleanField(
         default=False,
+        db_default=False,
         editable=False,
         help_text="Whether it or one of its tokens has one: ends of jobs need not look otherwise",
     )

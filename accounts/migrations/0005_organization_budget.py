@@ -18,11 +18,11 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='organization',
             name='budget_period',
-            field=models.CharField(choices=[('never', 'Never'), ('daily', 'Daily'), ('weekly', 'Weekly'), ('monthly', 'Monthly')], default='never', max_length=8),
+            field=models.CharField(choices=[('never', 'Never'), ('daily', 'Daily'), ('weekly', 'Weekly'), ('monthly', 'Monthly')], db_default='never', default='never', max_length=8),
         ),
         migrations.AddField(
             model_name='organization',
             name='has_budgets',
-            field=models.BooleanField(default=False, editable=False, help_text='Whether it or one of its tokens has one: ends of jobs need not look otherwise'),
+            field=models.BooleanField(db_default=False, default=False, editable=False, help_text='Whether it or one of its tokens has one: ends of jobs need not look otherwise'),
         ),
     ]

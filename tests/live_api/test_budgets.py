@@ -166,7 +166,8 @@ def test_who_leaves_a_stream_leaves_nothing_reserved(tenant):
         with httpx.stream(
             "POST", tenant.site.url + CHAT, json=body, headers=headers, timeout=30
         ) as answer:
-            next(answer.iter_lines())
+            lines = answer.iter_lines()  # kept: the answer is closed with it
+            next(lines)
             assert tenant.budget()["reserved"] == "300.00"
 
         def given_back() -> bool:
