@@ -127,7 +127,7 @@ class Live:
         )
         return self.processes[name]
 
-    def wait_ready(self, model: str = "test/echo", seconds: float = 60) -> None:
+    def wait_ready(self, model: str = "test/echo", seconds: float = 180) -> None:
         wait_until(lambda: self.get("/readyz").status_code == 200, seconds=seconds, what="readyz")
         wait_until(
             lambda: self.status_of(model) == "online", seconds=seconds, what=f"{model} online"
