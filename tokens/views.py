@@ -16,6 +16,7 @@ from accounts.models import Role
 from accounts.permissions import MemberRequest, member_page
 from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest
+from casola_site.core.forms import posted
 from casola_site.core.network import base_url
 from casola_site.core.pagination import page
 from casola_site.core.scopes import Scope
@@ -56,7 +57,7 @@ def create(request: MemberRequest) -> HttpResponse:
     """Ask, make it, show its secret: in this answer, and never again."""
     caller = member_identity(request.membership)
     form = TokenForm(
-        request.POST or None,
+        posted(request),
         reach=caller.scopes,
         may_serve=Scope.ADMIN_WRITE in caller.scopes,
         initial={"scopes": sorted({Scope.USER_READ, Scope.USER_WRITE} & caller.scopes)},
@@ -119,7 +120,7 @@ def token(request: MemberRequest, token_id: str) -> HttpResponse:
     """What it may do; its member, or a manager of a service account's, changes that."""
     row = _seen(request, token_id)
     caller = member_identity(request.membership)
-    form = TokenChangeForm(request.POST or None, token=row, reach=caller.scopes)
+    form = TokenChangeForm(posted(request), token=row, reach=caller.scopes)
     if request.method == "POST":
         if not is_theirs(request.membership, row):
             raise NotYours("Only the member whose token it is may change it")
@@ -158,6 +159,8 @@ def _token_page(
 def rotate(request: MemberRequest, token_id: str) -> HttpResponse:
     """A new secret, shown in this answer; the present one works until the grace ends."""
     row = _seen(request, token_id)
+    if not is_theirs(request.membership, row):
+        raise NotYours
     caller = member_identity(request.membership)
     form = RotateForm(request.POST)
     if form.is_valid():
@@ -179,7 +182,7 @@ def rotate(request: MemberRequest, token_id: str) -> HttpResponse:
 def revoke(request: MemberRequest, token_id: str) -> HttpResponse:
     """Ask for its name, then make it worthless for good."""
     row = _seen(request, token_id)
-    form = RevokeForm(request.POST or None, expected=row.name)
+    form = RevokeForm(posted(request), expected=row.name)
     if request.method == "POST" and form.is_valid():
         revoke_token(token=row, now=now(), by=actor_of(request))
         messages.success(request, f"{row.name} opens nothing any more.")

@@ -11,6 +11,7 @@ from django.http import HttpResponse, HttpResponseBase
 from django.shortcuts import render
 
 from accounts.models import Role, User
+from accounts.navigation import reaches
 from accounts.permissions import MemberRequest, member_page
 from casola_site.core.clock import now
 from tokens.models import ApiToken
@@ -93,6 +94,7 @@ def usage(request: MemberRequest) -> HttpResponse:
             for name in ("", *GROUPS)
         ],
         "csv": _link(request.GET),
+        "may_call": reaches(request.membership.role, Role.MEMBER),
     }
     return render(request, "usage/usage.html", context)
 

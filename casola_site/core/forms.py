@@ -6,11 +6,17 @@ from collections.abc import Callable
 from typing import Any, ClassVar, TypeVar
 
 from django import forms
+from django.http import HttpRequest, QueryDict
 
 from casola_site.core.errors import ApiError
 from casola_site.core.ids import random_text
 
 T = TypeVar("T")
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: what was posted, be it nothing, and None before that."""
+    return request.POST if request.method == "POST" else None
 
 
 class PageForm(forms.Form):
