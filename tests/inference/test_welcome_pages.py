@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
+from django.db import connections
 from django.utils import timezone
 
 from accounts.models import AuditEvent, OrganizationStatus, Role
+from casola_site.core import database
 from tests.factories.accounts import make_organization, make_plan
 from tests.factories.usage import make_consumption
 from tests.pages import secrets_in, visitor
@@ -20,6 +24,20 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 @pytest.fixture
 def member():
     return visitor(Role.MEMBER)
+
+
+@pytest.fixture
+def with_database_threads():
+    """The event loop's database threads give their connections back."""
+    yield
+    gate = threading.Barrier(database.THREADS)
+
+    def close():
+        gate.wait(timeout=60)
+        connections.close_all()
+
+    for done in [database._executor.submit(close) for _ in range(database.THREADS)]:
+        done.result(timeout=60)
 
 
 def use(client, **columns):
@@ -160,7 +178,7 @@ def test_a_key_that_lost_its_scope_is_refused(member):
     assert "insufficient_scope" in response.content.decode()
 
 
-def test_a_model_that_is_not_there_is_named(member):
+def test_a_model_that_is_not_there_is_named(member, with_database_threads):
     member.get("/welcome")
 
     response = member.post("/welcome/test")
@@ -172,7 +190,7 @@ def test_a_model_that_is_not_there_is_named(member):
     assert response["x-request-id"] in page
 
 
-def test_it_counts_against_the_plan():
+def test_it_counts_against_the_plan(with_database_threads):
     plan = make_plan(job_submissions_per_minute=2)
     member = visitor(Role.MEMBER, make_organization(plan=plan))
     member.get("/welcome")
