@@ -7,6 +7,7 @@ from typing import Any
 from django import forms
 
 from accounts.models import INVITABLE, Plan, Role
+from casola_site.core.budgets import MAX_AMOUNT, PLACES, Budget, BudgetPeriod
 from casola_site.core.forms import OnceField, PageForm
 
 
@@ -113,3 +114,26 @@ def role_choices(granted_by: str, among: list[str]) -> list[tuple[str, str]]:
         for value, label in Role.choices
         if value in among and (value != Role.OWNER or granted_by == Role.OWNER)
     ]
+
+
+class BudgetForm(ReasonForm):
+    """What the Organization may spend, and why; without an amount its budget is lifted."""
+
+    amount = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_value=MAX_AMOUNT,
+        decimal_places=PLACES,
+        help_text="USD; empty: no budget",
+    )
+    period = forms.ChoiceField(choices=BudgetPeriod.choices, initial=BudgetPeriod.MONTHLY)
+    field_order = ("amount", "period", "reason")
+
+    def clean(self) -> dict[str, Any]:
+        """The service takes a Budget."""
+        values = super().clean() or self.cleaned_data
+        amount, period = values.get("amount"), values.get("period")
+        if amount is not None and not amount:
+            self.add_error("amount", "must be above 0")
+        budget = Budget(amount, BudgetPeriod(period)) if amount and period else None
+        return {"reason": values.get("reason", ""), "budget": budget}

@@ -11,6 +11,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from casola_site.core import ids
+from casola_site.core.budgets import Budget, BudgetPeriod, budget_of
 
 
 class UserManager(BaseUserManager["User"]):
@@ -105,6 +106,15 @@ class Organization(models.Model):
     suspended_reason = models.CharField(max_length=500, blank=True)
     is_personal = models.BooleanField(default=False)
     is_system = models.BooleanField(default=False)
+    budget_amount = models.DecimalField(max_digits=18, decimal_places=6, null=True, blank=True)
+    budget_period = models.CharField(
+        max_length=8, choices=BudgetPeriod.choices, default=BudgetPeriod.NEVER
+    )
+    has_budgets = models.BooleanField(
+        default=False,
+        editable=False,
+        help_text="Whether it or one of its tokens has one: ends of jobs need not look otherwise",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -117,6 +127,11 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+    @property
+    def budget(self) -> Budget | None:
+        """What all its tokens together may spend."""
+        return budget_of(self.budget_amount, self.budget_period)
 
 
 class Role(models.TextChoices):

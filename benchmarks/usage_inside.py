@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from datetime import datetime
 from typing import Any
 
 from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from accounts.models import User
+from accounts.models import Organization, User
 from accounts.services import create_organization
 from benchmarks.report import Row, median, percentile, say
 from tokens.services import issue_token
-from usage.models import UsageRecord, UsageTotal
-from usage.periods import RANGES
-from usage.selectors import GROUPS
+from usage.models import TotalsMark, UsageRecord, UsageTotal
+from usage.periods import RANGES, window_of_range
+from usage.selectors import GROUPS, read_usage
 from usage.totals import rebuild, roll_up
 
 MODELS, TOKENS, DAYS = 5, 8, 90
-RECENT = 20  # one in so many lies in the present hour
+RECENT = 20  # one in so many lies in the last 50 minutes
+INDEX = re.compile(r"Index (?:Only )?Scan (?:Backward )?using (\w+)|Bitmap Index Scan on (\w+)")
 
 # In order of time, as a ledger lies on disk. Each token has its member, each model its task; 90 % complete, 7 % fail, 3 % are cancelled.
 FILL = """
@@ -33,7 +37,7 @@ SELECT 'use_' || n, 'job-' || n, %(organization)s,
     CASE WHEN n %% 100 < 90 THEN 'completed' WHEN n %% 100 < 97 THEN 'failed' ELSE 'cancelled' END,
     n %% 1000, n %% 300, 0, 0, 0, 0, 0, 0, n %% 5000, '{}', (n %% 300) * 0.000001, 'USD', at
 FROM (
-    SELECT n, CASE WHEN n %% %(recent)s = 0 THEN %(now)s - random() * interval '50 minutes'
+    SELECT n, CASE WHEN random() * %(recent)s < 1 THEN %(now)s - random() * interval '50 minutes'
                    ELSE %(now)s - random() * interval '1 day' * %(days)s END AS at
     FROM generate_series(1, %(records)s) AS n
     ORDER BY at
@@ -75,30 +79,58 @@ def main(records: int, calls: int) -> None:
     _timed(making, "next_roll_up_ms", lambda: roll_up(now=timezone.now()), scale=1000)
     with connection.cursor() as cursor:
         cursor.execute("VACUUM ANALYZE usage_usagetotal")
-    for granularity in ("hour", "day"):
+    for granularity in ("minute", "hour", "day"):
         rows = UsageTotal.objects.filter(granularity=granularity).count()
         making[f"{granularity}_totals"] = rows
     path = f"/api/organizations/{organization.public_id}/usage"
     secret = issued[0][1]
+    groups = ("", *GROUPS, "model,status")
     reading = [
         _measure(path, secret, calls, range=name, group_by=group)
         for name in RANGES
-        for group in ("", *GROUPS, "model,status")
+        for group in groups
     ]
+    plans = [_plan(organization, name, now) for name in RANGES]
+    minutes_until = TotalsMark.objects.values_list("minutes_until", flat=True).get()
+    TotalsMark.objects.update(minutes_until=None)
+    without = [
+        _measure(path, secret, calls, range=name, group_by=group)
+        for name in ("1h", "24h")
+        for group in groups
+    ]
+    TotalsMark.objects.update(minutes_until=minutes_until)
     csv = {"range": "90d", "group_by": ",".join(GROUPS), "format": "csv"}
     reading.append(_measure(path, secret, max(3, calls // 4), **csv))
     say("rebuild")
     repaired: list[int] = []
     _timed(making, "rebuild_s", lambda: repaired.extend(n for _, n in rebuild(now=now)))
-    wrong = sum(repaired) + sum(row.pop("wrong") for row in reading)
+    wrong = sum(repaired) + sum(row.pop("wrong") for row in (*reading, *without))
     wrong += UsageRecord.objects.count() != records
-    print(json.dumps({"making": making, "reading": reading, "wrong": wrong}))
+    found = {"making": making, "reading": reading, "without": without, "plans": plans}
+    print(json.dumps({**found, "wrong": wrong}))
 
 
 def _timed(row: Row, name: str, work: Any, scale: float = 1) -> None:
     began = time.perf_counter()
     work()
     row[name] = (time.perf_counter() - began) * scale
+
+
+def _plan(organization: Organization, name: str, now: datetime) -> Row:
+    """Which indexes serve a range, in the order of the parts it is read in."""
+    with CaptureQueriesContext(connection) as captured:
+        read_usage(organization=organization, window=window_of_range(name, now))
+    indexes = []
+    with connection.cursor() as cursor:
+        for query in captured.captured_queries:
+            if "SUM(" in query["sql"]:
+                cursor.execute(f"EXPLAIN {query['sql']}")
+                text = " ".join(row[0] for row in cursor.fetchall())
+                indexes.append(
+                    ", ".join(filter(None, (word for pair in INDEX.findall(text) for word in pair)))
+                    or "a scan of the table"
+                )
+    return {"range": name, "indexes": " + ".join(indexes)}
 
 
 def _measure(path: str, secret: str, calls: int, **query: str) -> Row:

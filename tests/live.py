@@ -54,13 +54,15 @@ class Live:
 
     @classmethod
     def from_environment(cls, folder: Path, **options: Any) -> Live:
-        """On the session's servers: a fresh PostgreSQL database, or SQLite in `folder`."""
+        """On the session's servers: a fresh PostgreSQL database, or SQLite in `folder`.
+
+        `redis_url` names another Redis.
+        """
         database_url = os.environ.get("DATABASE_URL", "")
         if database_url:
             database_url = fresh_database(database_url)
-        return cls(
-            var_dir=folder, redis_url=os.environ["REDIS_URL"], database_url=database_url, **options
-        )
+        options.setdefault("redis_url", os.environ["REDIS_URL"])
+        return cls(var_dir=folder, database_url=database_url, **options)
 
     @property
     def url(self) -> str:

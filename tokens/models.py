@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from accounts.models import Organization, User
 from casola_site.core import ids
+from casola_site.core.budgets import Budget, BudgetPeriod, budget_of
 
 
 class TokenStatus(models.TextChoices):
@@ -24,15 +25,6 @@ class ShownStatus(models.TextChoices):
     ACTIVE = "active"
     REVOKED = "revoked"
     EXPIRED = "expired"
-
-
-class BudgetPeriod(models.TextChoices):
-    """When a token's budget starts afresh."""
-
-    NEVER = "never"
-    DAILY = "daily"
-    WEEKLY = "weekly"
-    MONTHLY = "monthly"
 
 
 class ApiToken(models.Model):
@@ -88,6 +80,11 @@ class ApiToken(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last_four})"
+
+    @property
+    def budget(self) -> Budget | None:
+        """What it may spend."""
+        return budget_of(self.budget_amount, self.budget_period)
 
     def shown_status(self, now: datetime) -> ShownStatus:
         """Active, revoked or expired at the moment."""

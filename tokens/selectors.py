@@ -1,10 +1,16 @@
-"""Which tokens a member may see, and what they may do with one."""
+"""Which tokens a member may see, what they may do with one, and how its budget stands."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.conf import settings
 from django.db.models import QuerySet
+from django.utils.module_loading import import_string
 
 from accounts.models import Membership, Role
+from casola_site.core.budgets import BudgetState
 from casola_site.core.ids import can_be_id
 from tokens.models import ApiToken
 
@@ -42,3 +48,12 @@ def onboarding_token(membership: Membership) -> ApiToken | None:
         created_by_id=membership.user_id,
         is_onboarding=True,
     ).first()
+
+
+def budget_states(tokens: Sequence[ApiToken], now: datetime) -> dict[int, BudgetState]:
+    """How the budgets of those tokens stand that have one, by primary key.
+
+    The counters belong to an app above this one (settings.BUDGET_STATES).
+    """
+    budgeted = [token for token in tokens if token.budget is not None]
+    return import_string(settings.BUDGET_STATES)(budgeted, now) if budgeted else {}

@@ -1,4 +1,4 @@
-"""What an Organization has used: closed hours and days from the totals, the rest from the ledger."""
+"""What an Organization has used: closed periods from the totals, the rest from the ledger."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.db.models.functions import Trunc
 
 from accounts.models import Organization, User
 from tokens.models import ApiToken
-from usage.models import UNITS, TotalsMark, UsageRecord, UsageTotal
+from usage.models import MINUTES_KEPT, UNITS, TotalsMark, UsageRecord, UsageTotal
 from usage.periods import Granularity, Window, floor
 
 # What usage can be grouped by, and the column of it.
@@ -114,26 +114,35 @@ def _order(values: tuple[str | None, ...]) -> list[tuple[bool, str]]:
 
 
 def _parts(organization: Organization, window: Window) -> list[QuerySet]:
-    """Days, hours and records that together hold the window once.
+    """Days, hours, minutes and records that together hold the window once.
 
-    Hours before the mark are in the totals whatever happens while these are read.
+    What lies before a mark is in the totals whatever happens while these are read.
     """
     start, end = window.start, window.end
-    mark = TotalsMark.objects.values_list("until", flat=True).first()
-    if window.granularity is Granularity.MINUTE or mark is None:
-        mark = start
-    hours = min(end, max(start, mark))
-    days = start
+    mark = TotalsMark.objects.first() or TotalsMark()
+    days = hours = start
+    if window.granularity is not Granularity.MINUTE and mark.until is not None:
+        hours = min(end, max(start, mark.until))
     if window.granularity is Granularity.DAY:
         days = max(start, floor(hours, Granularity.DAY))
+    since = until = hours
+    if mark.minutes_until is not None:
+        since = min(end, max(hours, mark.minutes_until - MINUTES_KEPT))
+        until = min(end, max(since, mark.minutes_until))
     totals = UsageTotal.objects.filter(organization=organization)
     records = UsageRecord.objects.filter(organization=organization)
     parts = [
-        (days > start, totals.filter(granularity="day", start__gte=start, start__lt=days)),
-        (hours > days, totals.filter(granularity="hour", start__gte=days, start__lt=hours)),
-        (end > hours, records.filter(created_at__gte=hours, created_at__lt=end)),
+        (start, days, totals.filter(granularity=Granularity.DAY), "start"),
+        (days, hours, totals.filter(granularity=Granularity.HOUR), "start"),
+        (hours, since, records, "created_at"),
+        (since, until, totals.filter(granularity=Granularity.MINUTE), "start"),
+        (until, end, records, "created_at"),
     ]
-    return [rows for is_needed, rows in parts if is_needed]
+    return [
+        rows.filter(**{f"{column}__gte": begin, f"{column}__lt": stop})
+        for begin, stop, rows, column in parts
+        if begin < stop
+    ]
 
 
 def _summed(rows: QuerySet, granularity: Granularity, columns: list[str]) -> QuerySet:

@@ -1,9 +1,9 @@
-"""UsageTotals: sums of the ledger over closed hours and days.
+"""UsageTotals: sums of the ledger over closed minutes, hours and days.
 
-Finishing a Job writes the ledger alone. A periodic task adds up the hours that have closed since
-the last time; reads take the hours before the mark from the totals and the rest from the ledger.
-An hour before the mark is only ever replaced by a truer sum in one transaction, so a read needs no
-lock and no snapshot.
+Finishing a Job writes the ledger alone. A periodic task adds up what has closed since the last
+time; reads take what lies before the marks from the totals and the rest from the ledger. A period
+before its mark is only ever replaced by a truer sum in one transaction, so a read needs no lock and
+no snapshot.
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, Min, Model, QuerySet, Sum
 
-from usage.models import UNITS, TotalsMark, UsageRecord, UsageTotal
+from usage.models import MINUTES_KEPT, UNITS, TotalsMark, UsageRecord, UsageTotal
 from usage.periods import STEP, Granularity, floor
 from usage.selectors import money, truncated
 
-# An hour is closed this long after its end: ends are stamped by their hosts' clocks and committed
-# a moment later.
+# A minute or an hour is closed this long after its end: ends are stamped by their hosts' clocks and
+# committed a moment later.
 SETTLE = timedelta(minutes=5)
 # How much before the mark is added up once more each time, for what came later still.
 RECHECK = timedelta(hours=3)
+RECHECK_MINUTES = timedelta(minutes=10)  # all that are kept whenever an hour has closed
+AT_ONCE = timedelta(minutes=10)  # of the ledger by minute
+# A read that began while a minute was still kept is over when its totals are deleted.
+DELETE_AFTER = timedelta(hours=1)
 BATCH = 500
 
 KEY = ("organization_id", "model_id", "task", "token_id", "user_id", "status")
@@ -32,11 +36,13 @@ Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 
 
 def roll_up(*, now: datetime) -> datetime | None:
-    """Add up the hours and days that have closed; returns the mark (None: the ledger is empty)."""
-    closed = floor(now - SETTLE, Granularity.HOUR)
+    """Add up what has closed; returns the mark of hours (None: the ledger holds none)."""
+    closed, before = floor(now - SETTLE, Granularity.HOUR), _mark().until
     while _step(closed):
         pass
-    return _mark().until
+    until = _mark().until
+    _refresh_minutes(floor(now - SETTLE, Granularity.MINUTE), all_kept=until != before)
+    return until
 
 
 def _step(closed: datetime) -> bool:
@@ -56,9 +62,13 @@ def _step(closed: datetime) -> bool:
 def rebuild(*, now: datetime) -> Iterator[tuple[datetime, int]]:
     """Add up everything again, day by day; yields each day and how many totals were wrong.
 
-    Brings the totals up to date first, so that a healthy ledger yields zeros alone.
+    Brings the totals up to date first, so that a healthy ledger yields zeros alone. The minutes that
+    are kept count with the day in which they end.
     """
     until = roll_up(now=now)
+    minutes = floor(now - SETTLE, Granularity.MINUTE)
+    if wrong := _refresh_minutes(minutes, all_kept=True):
+        yield floor(minutes, Granularity.DAY), wrong
     found = [_first(UsageRecord, "created_at"), _first(UsageTotal, "start")]
     known = [moment for moment in found if moment is not None]
     if until is None or not known:
@@ -97,6 +107,32 @@ def _refresh(start: datetime, end: datetime) -> int:
         granularity=Granularity.DAY, start__gte=first_day, start__lt=last_day
     )
     return changed + _replace(days, sums(hours, granularity=Granularity.DAY), Granularity.DAY)
+
+
+@transaction.atomic
+def _refresh_minutes(closed: datetime, *, all_kept: bool) -> int:
+    """Move the mark of minutes to `closed`; returns the rows changed."""
+    mark = _mark(lock=True)
+    old = mark.minutes_until
+    if old is not None and closed < old <= closed + SETTLE:  # by a clock that is a little ahead
+        closed = old
+    since = closed - MINUTES_KEPT
+    is_sound = old is not None and old <= closed and not all_kept
+    begin = max(since, old - RECHECK_MINUTES) if is_sound else since
+    changed = 0
+    while begin < closed:
+        end = min(begin + AT_ONCE, closed)
+        minutes = UsageTotal.objects.filter(
+            granularity=Granularity.MINUTE, start__gte=begin, start__lt=end
+        )
+        records = UsageRecord.objects.filter(created_at__gte=begin, created_at__lt=end)
+        changed += _replace(minutes, sums(records, Granularity.MINUTE), Granularity.MINUTE)
+        begin = end
+    mark.minutes_until = closed
+    mark.save()
+    gone = min(old or since, since) - MINUTES_KEPT - DELETE_AFTER
+    UsageTotal.objects.filter(granularity=Granularity.MINUTE, start__lt=gone).delete()
+    return changed
 
 
 def sums(rows: QuerySet, granularity: Granularity = Granularity.HOUR) -> Rows:

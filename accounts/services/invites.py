@@ -181,10 +181,15 @@ def revoke_invite(
     invite = find_invite(organization_pk=organization.pk, invite_id=invite_id)
     authority.check_may_grant(role, invite.role)
     if invite.revoked_at is None:
-        invite.revoked_at = now
-        invite.save(update_fields=["revoked_at"])
-        _note(invite, Action.INVITE_REVOKED, by, now)
+        end_invite(invite, by=by, now=now)
     return invite
+
+
+def end_invite(invite: Invite, *, by: Actor, now: datetime, reason: str = "") -> None:
+    """Revoke it; the caller holds the lock and has checked who may."""
+    invite.revoked_at = now
+    invite.save(update_fields=["revoked_at"])
+    _note(invite, Action.INVITE_REVOKED, by, now, reason=reason)
 
 
 def find_invite(*, organization_pk: int, invite_id: str) -> Invite:
@@ -311,7 +316,7 @@ def _mail(invite: Invite, url: str, inviter: str, now: datetime) -> None:
     invite.mailed_at = now
 
 
-def _note(invite: Invite, action: Action, by: Actor, now: datetime) -> None:
+def _note(invite: Invite, action: Action, by: Actor, now: datetime, *, reason: str = "") -> None:
     record(
         by=by,
         action=action,
@@ -319,5 +324,6 @@ def _note(invite: Invite, action: Action, by: Actor, now: datetime) -> None:
         now=now,
         target=invite.public_id,
         target_name=invite.email or "open link",
+        reason=reason,
         data={"role": invite.role, "max_uses": invite.max_uses},
     )

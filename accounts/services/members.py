@@ -6,6 +6,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 from django.utils.module_loading import import_string
 
 from accounts.actors import Actor
@@ -14,12 +15,13 @@ from accounts.models import (
     Invite,
     Membership,
     Organization,
-    OwnershipTransfer,
     Role,
     TransferStatus,
 )
+from accounts.selectors import pending_transfers
 from accounts.services import authority
 from accounts.services.audit import Action, record
+from accounts.services.invites import end_invite, open_invites
 from casola_site.core.errors import InvalidRequest
 
 # Which roles' Invites somebody of this role may have open.
@@ -58,7 +60,7 @@ def change_role(
         return membership
     if wanted != Role.OWNER:
         authority.check_not_last_owner(membership)
-    set_role(membership, wanted, now=now)
+    set_role(membership, wanted, by=by, now=now)
     record(
         by=by,
         action=Action.ROLE_CHANGED,
@@ -71,11 +73,11 @@ def change_role(
     return membership
 
 
-def set_role(membership: Membership, role: Role, *, now: datetime) -> None:
+def set_role(membership: Membership, role: Role, *, by: Actor, now: datetime) -> None:
     """Write the role and end what it no longer allows; the caller holds the lock and has checked."""
     membership.role = role
     membership.save(update_fields=["role"])
-    _shorten_reach(membership, role, now=now)
+    _shorten_reach(membership, role, by=by, now=now)
     authority.renew_stamp(membership.organization)
 
 
@@ -93,7 +95,7 @@ def remove_member(
     if not leaves:
         authority.check_may_grant(authority.manager_role(by, organization), membership.role)
     authority.check_not_last_owner(membership)
-    _shorten_reach(membership, None, now=now)
+    _shorten_reach(membership, None, by=by, now=now)
     Membership.objects.filter(pk=membership.pk).delete()
     # Revoked, not only shut out: an old secret must not work again when the User is invited again.
     import_string(settings.MEMBER_REMOVED)(membership=membership, by=by, now=now)
@@ -110,20 +112,30 @@ def remove_member(
     return membership
 
 
-def _shorten_reach(membership: Membership, role: Role | None, *, now: datetime) -> None:
+def _shorten_reach(membership: Membership, role: Role | None, *, by: Actor, now: datetime) -> None:
     """Revoke open Invites beyond the role, and end transfers that it cannot carry."""
+    organization = membership.organization
     grantable = GRANTABLE.get(role or "", frozenset())
-    Invite.objects.filter(
-        organization_id=membership.organization_id,
-        created_by_id=membership.user_id,
-        revoked_at=None,
-        expires_at__gt=now,
-    ).exclude(role__in=grantable).update(revoked_at=now)
-    pending = OwnershipTransfer.objects.filter(
-        organization_id=membership.organization_id, status=TransferStatus.PENDING
-    )
-    ended = {"status": TransferStatus.CANCELLED, "ended_at": now}
+    theirs = Q(created_by_id=membership.user_id) & ~Q(role__in=grantable)
+    invites = Invite.objects.select_related("organization").filter(theirs)
+    for invite in invites.filter(open_invites(organization, now)):
+        end_invite(invite, by=by, now=now, reason="The inviter's role no longer reaches as far")
+    pending = pending_transfers(organization.pk)
+    carried = Q()
     if role != Role.OWNER:
-        pending.filter(from_user_id=membership.user_id).update(**ended)
+        carried |= Q(from_user_id=membership.user_id)
     if role in (None, Role.DISABLED, Role.OWNER):
-        pending.filter(to_user_id=membership.user_id).update(**ended)
+        carried |= Q(to_user_id=membership.user_id)
+    for transfer in pending.filter(carried) if carried else ():
+        transfer.status, transfer.ended_at = TransferStatus.CANCELLED, now
+        transfer.save(update_fields=["status", "ended_at"])
+        record(
+            by=by,
+            action=Action.TRANSFER_CANCELLED,
+            organization=organization,
+            now=now,
+            target=transfer.to_user.public_id,
+            target_name=transfer.to_user.email,
+            reason="A change of roles ended it",
+            data={"transfer": transfer.public_id},
+        )

@@ -80,8 +80,8 @@ def accept_transfer(*, organization: Organization, by: Actor, now: datetime) -> 
         raise TransferNotFound
     _end(transfer, TransferStatus.ACCEPTED, by, now)
     roles = {"old": {taker.user.public_id: taker.role, giver.user.public_id: giver.role}}
-    set_role(taker, Role.OWNER, now=now)
-    set_role(giver, Role.ADMIN, now=now)
+    set_role(taker, Role.OWNER, by=by, now=now)
+    set_role(giver, Role.ADMIN, by=by, now=now)
     for place in (taker, giver):
         record(
             by=by,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urlencode
 
-from django.conf import settings
 from django.contrib import messages
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
-from django.utils.module_loading import import_string
 
-from accounts.actors import actor_of, origin_of
+from accounts.actors import actor_of
 from accounts.models import Invite, Membership
 from accounts.permissions import public_page, to_login
 from accounts.roles import ROLE_WORDS
 from accounts.services import InviteNotFound, accept_invite, find_by_token, switch_organization
 from casola_site.core.clock import now
-from casola_site.core.errors import InvalidRequest, PermissionDenied, RateLimited
+from casola_site.core.doors import Door, wait_at
+from casola_site.core.error_views import too_many_requests
+from casola_site.core.errors import InvalidRequest, PermissionDenied
 
 
 @public_page(methods="GET POST")
@@ -31,8 +31,8 @@ def join(request: HttpRequest, token: str) -> HttpResponse:
         invite = find_by_token(token=token, now=now())
         response = _accept(request, invite, token) if request.method == "POST" else None
     except InviteNotFound:
-        if import_string(settings.FAILED_AUTHENTICATION)(origin_of(request)["ip"]):
-            raise RateLimited(retry_after=30) from None
+        if wait := wait_at(Door.INVITE, request):
+            return too_many_requests(request, wait)
         return render(request, "accounts/join_closed.html", status=404)
     return response or _page(request, invite)
 

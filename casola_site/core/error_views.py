@@ -102,3 +102,12 @@ def server_error(request: HttpRequest) -> HttpResponse:
 def csrf_failure(request: HttpRequest, reason: str = "") -> HttpResponse:
     """403 of the CSRF check."""
     return _answer(request, 403, "The form has expired; reload the page and try again")
+
+
+def too_many_requests(request: HttpRequest, seconds: int) -> HttpResponse:
+    """429 with Retry-After."""
+    minutes = -(-seconds // 60)
+    wait = f"{seconds} seconds" if seconds < 90 else f"{minutes} minutes"
+    answer = _answer(request, 429, f"Too many attempts; try again in {wait}")
+    answer["Retry-After"] = str(seconds)
+    return answer

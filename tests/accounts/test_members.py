@@ -304,6 +304,33 @@ def test_the_audit_tells_old_and_new():
     ]
 
 
+def test_the_audit_tells_what_a_change_of_roles_ends():
+    organization = make_organization()
+    owner = make_member(organization=organization)
+    going = make_member(organization=organization)
+    taker = make_member(organization=organization, role=Role.MEMBER)
+    transfer = make_transfer(organization=organization, from_user=going, to_user=taker)
+    mine, _ = make_invite(organization=organization, created_by=going)
+    make_invite(organization=organization, created_by=going, revoked_at=NOW)
+    make_invite(organization=organization, created_by=going, expires_at=NOW)
+    make_invite(organization=organization, created_by=owner)
+    token, _ = make_token(organization=organization, created_by=going)
+
+    remove(organization, going, owner)
+
+    rows = AuditEvent.objects.values_list("action", "target", "actor_id")
+    assert set(rows) == {
+        ("invite.revoked", mine.public_id, owner.public_id),
+        ("transfer.cancelled", taker.public_id, owner.public_id),
+        ("token.revoked", token.public_id, owner.public_id),
+        ("member.removed", going.public_id, owner.public_id),
+    }
+    transfer.refresh_from_db()
+    assert transfer.status == "cancelled"
+    told = AuditEvent.objects.exclude(reason="").values_list("action", flat=True)
+    assert set(told) == {"invite.revoked", "transfer.cancelled"}
+
+
 # -- at the same moment -----------------------------------------------------------------------
 
 

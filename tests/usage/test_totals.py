@@ -18,30 +18,49 @@ from tests.factories.accounts import make_organization, make_user
 from tests.factories.tokens import make_token
 from tests.factories.usage import make_consumption
 from usage.background import roll_up as roll_up_task
-from usage.models import UNITS, TotalsMark, UsageRecord, UsageTotal
+from usage.models import MINUTES_KEPT, UNITS, TotalsMark, UsageRecord, UsageTotal
 from usage.periods import STEP, Granularity, floor, window_between
 from usage.selectors import GROUPS, read_usage
 from usage.services import record_usage
-from usage.totals import KEY, RECHECK, SETTLE, SUMS, rebuild, roll_up
+from usage.totals import KEY, RECHECK, RECHECK_MINUTES, SETTLE, SUMS, rebuild, roll_up
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 BASE = datetime(2026, 3, 28, 23, 0, tzinfo=UTC)
-HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 TINY = timedelta(microseconds=1)
 
 
-def totals() -> dict:
-    """Every total by its period and key."""
-    rows = UsageTotal.objects.values_list("granularity", "start", *KEY, *SUMS)
+def totals(*granularities: Granularity) -> dict:
+    """Every total of hours and days (or of those given) by its period and key."""
+    wanted = granularities or (Granularity.HOUR, Granularity.DAY)
+    rows = UsageTotal.objects.filter(granularity__in=wanted)
+    rows = rows.values_list("granularity", "start", *KEY, *SUMS)
     return {row[: 2 + len(KEY)]: row[2 + len(KEY) :] for row in rows}
 
 
-def from_ledger(until: datetime) -> dict:
+def minutes() -> dict:
+    """The totals of minutes that may be read."""
+    until = TotalsMark.objects.get().minutes_until
+    found = totals(Granularity.MINUTE)
+    return {key: row for key, row in found.items() if until - MINUTES_KEPT <= key[1] < until}
+
+
+def minutes_from_ledger() -> dict:
+    """What `minutes` must be."""
+    until = TotalsMark.objects.get().minutes_until
+    return from_ledger(until, until - MINUTES_KEPT, (Granularity.MINUTE,))
+
+
+def from_ledger(
+    until: datetime,
+    since: datetime = BASE - 9 * DAY,
+    granularities: tuple = (Granularity.HOUR, Granularity.DAY),
+) -> dict:
     """What `totals` must be, added up one record at a time."""
     found: dict = defaultdict(lambda: [0] * len(SUMS))
-    for record in UsageRecord.objects.filter(created_at__lt=until):
-        for granularity in (Granularity.HOUR, Granularity.DAY):
+    for record in UsageRecord.objects.filter(created_at__lt=until, created_at__gte=since):
+        for granularity in granularities:
             start = floor(record.created_at, granularity)
             if start + STEP[granularity] > until:
                 continue
@@ -80,7 +99,7 @@ def test_a_day_is_rolled_up_when_its_last_hour_is():
     day = UsageTotal.objects.get(granularity="day")
     assert (day.start, day.requests) == (BASE - 23 * HOUR, 1)
     roll_up(now=BASE + 30 * HOUR)
-    assert Counter(row.granularity for row in UsageTotal.objects.all()) == {"hour": 2, "day": 2}
+    assert Counter(granularity for granularity, *_ in totals()) == {"hour": 2, "day": 2}
 
 
 def test_what_comes_late_is_added_with_the_next_hour():
@@ -93,6 +112,54 @@ def test_what_comes_late_is_added_with_the_next_hour():
 
     assert totals() == from_ledger(until)
     assert UsageTotal.objects.filter(granularity="day").aggregate(n=Sum("requests"))["n"] == 2
+
+
+def requests_by_minute(organization, until) -> list[int]:
+    window = window_between(until - HOUR, until, Granularity.MINUTE)
+    return [
+        row.sums["requests"] for row in read_usage(organization=organization, window=window).rows
+    ]
+
+
+def test_minutes_are_rolled_up_once_they_have_settled_and_kept_for_a_while():
+    organization = make_organization()
+    for number in range(4):
+        record(organization, BASE + number * MINUTE)
+
+    roll_up(now=BASE + 2 * MINUTE + SETTLE)
+
+    assert [key[1] for key in sorted(minutes())] == [BASE, BASE + MINUTE]
+    assert requests_by_minute(organization, BASE + 4 * MINUTE) == [1] * 4
+    for now in (BASE + MINUTES_KEPT, BASE + 9 * HOUR, BASE + 10 * HOUR):
+        roll_up(now=now + SETTLE)
+        assert minutes() == minutes_from_ledger()
+    assert totals(Granularity.MINUTE) == {}
+    assert requests_by_minute(organization, BASE + 4 * MINUTE) == [1] * 4
+
+
+def test_what_comes_late_is_added_to_its_minute():
+    organization = make_organization()
+    record(organization, BASE)
+    roll_up(now=BASE + RECHECK_MINUTES + SETTLE)
+    record(organization, BASE + TINY)
+    assert requests_by_minute(organization, BASE + HOUR) == [1]
+
+    roll_up(now=BASE + RECHECK_MINUTES + SETTLE + MINUTE)
+    assert requests_by_minute(organization, BASE + HOUR) == [2]
+
+    record(organization, BASE + 2 * TINY)  # so late that the end of the hour finds it
+    roll_up(now=BASE + HOUR + SETTLE)
+    assert requests_by_minute(organization, BASE + HOUR) == [3]
+
+
+def test_a_node_whose_clock_was_ahead_spoils_no_minute():
+    organization = make_organization()
+    for ahead in (SETTLE, HOUR):
+        roll_up(now=BASE + SETTLE + ahead)
+        record(organization, BASE + MINUTE)
+        roll_up(now=BASE + SETTLE + 2 * MINUTE)
+        assert minutes() == minutes_from_ledger()
+        assert sum(requests_by_minute(organization, BASE + HOUR)) == UsageRecord.objects.count()
 
 
 def test_rebuild_repairs_what_is_wrong_and_says_so():
@@ -114,6 +181,21 @@ def test_rebuild_repairs_what_is_wrong_and_says_so():
     assert totals() == from_ledger(until)
     assert [day for day, wrong in found if wrong] == [floor(BASE, Granularity.DAY), BASE + HOUR]
     assert not any(wrong for _, wrong in rebuild(now=now))
+
+
+def test_rebuild_repairs_minutes():
+    organization = make_organization()
+    for number in range(3):
+        record(organization, BASE + number * MINUTE)
+    now = BASE + 30 * MINUTE
+    roll_up(now=now)
+    rows = UsageTotal.objects.filter(granularity="minute")
+    rows.filter(start=BASE).update(completion_tokens=9)
+    rows.filter(start=BASE + MINUTE).delete()
+
+    assert list(rebuild(now=now)) == [(floor(BASE, Granularity.DAY), 2)]
+    assert minutes() == minutes_from_ledger()
+    assert list(rebuild(now=now)) == []
 
 
 def test_the_command_says_what_it_repaired():
@@ -198,6 +280,10 @@ def test_rolled_up_by_and_by_is_rebuilt_is_the_ledger(db, records, rolls, data):
 
     kept = totals()
     assert kept == (from_ledger(until) if until else {})
+    last = max((item["at"] for item in records), default=BASE)
+    TotalsMark.objects.update(minutes_until=None)
+    roll_up(now=last + SETTLE + data.draw(st.sampled_from([TINY, MINUTE, HOUR])))
+    assert minutes() == minutes_from_ledger()
     assert not any(wrong for _, wrong in rebuild(now=BASE + 60 * HOUR))
     UsageTotal.objects.all().delete()
     TotalsMark.objects.all().delete()
@@ -205,12 +291,15 @@ def test_rolled_up_by_and_by_is_rebuilt_is_the_ledger(db, records, rolls, data):
     assert totals() == kept
 
     granularity = data.draw(st.sampled_from([Granularity.HOUR, Granularity.DAY]))
+    roll_up(now=last + SETTLE + MINUTE)
     groups = data.draw(st.lists(st.sampled_from(sorted(GROUPS)), unique=True, max_size=3))
     window = window_between(
         BASE + data.draw(st.integers(0, 40)) * HOUR, BASE + 53 * HOUR, granularity
     )
     mark = data.draw(st.sampled_from([None, BASE + 5 * HOUR, BASE + 25 * HOUR, until]))
     TotalsMark.objects.update(until=mark)
+    check_reading(organizations[0], window, groups)
+    window = window_between(last - 4 * HOUR, last + HOUR, Granularity.MINUTE)
     check_reading(organizations[0], window, groups)
 
 

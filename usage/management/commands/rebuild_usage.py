@@ -13,7 +13,7 @@ from usage.totals import rebuild
 class Command(BaseCommand):
     """See the module's text."""
 
-    help = "Add up the usage ledger anew and repair hourly and daily totals that differ"
+    help = "Add up the usage ledger anew and repair totals that differ"
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Name each day that was wrong."""
