@@ -23,7 +23,7 @@ from casola_site.core.scopes import Scope
 from tokens.forms import RevokeForm, RotateForm, SecretForm, TokenChangeForm, TokenForm
 from tokens.identity import member_identity
 from tokens.models import ApiToken, ShownStatus, TokenStatus
-from tokens.selectors import MANAGERS, find_seen, is_theirs, tokens_seen_by
+from tokens.selectors import MANAGERS, budget_states, find_seen, is_theirs, tokens_seen_by
 from tokens.services import (
     NotYours,
     TokenNotFound,
@@ -43,8 +43,9 @@ def tokens(request: MemberRequest) -> HttpResponse:
         rows = rows.exclude(status=TokenStatus.REVOKED)
     found, has_more = page(rows, {"limit": "50", "after": request.GET.get("after", "")})
     moment = now()
+    budgets = budget_states(found, moment)  # type: ignore[arg-type]
     context = {
-        "rows": [(token, token.shown_status(moment)) for token in found],  # type: ignore[attr-defined]
+        "rows": [(row, row.shown_status(moment), budgets.get(row.pk)) for row in found],  # type: ignore[attr-defined]
         "next_after": found[-1].public_id if has_more else None,  # type: ignore[attr-defined]
         "with_ended": with_ended,
         "sees_all": request.membership.role in MANAGERS,
@@ -91,7 +92,7 @@ def _once(request: MemberRequest, form: Any, route: str, make: Any) -> HttpRespo
         organization=request.organization,
         route=route,
         key=form.cleaned_data["once"],
-        body=dict(form.cleaned_data),
+        body={name: str(value) for name, value in form.cleaned_data.items()},
         now=now(),
         make=make,
         hide=lambda body: {**body, "secret": None},
@@ -141,10 +142,12 @@ def token(request: MemberRequest, token_id: str) -> HttpResponse:
 def _token_page(
     request: MemberRequest, row: ApiToken, form: TokenChangeForm, rotation: RotateForm
 ) -> HttpResponse:
-    status = row.shown_status(now())
+    moment = now()
+    status = row.shown_status(moment)
     context = {
         "token": row,
         "status": status,
+        "budget": budget_states([row], moment).get(row.pk),
         "form": form,
         "rotation": rotation,
         "is_theirs": is_theirs(request.membership, row),

@@ -31,6 +31,8 @@ PAGES = [
     ("POST", "/settings/tokens/{token}/rotate", Role.ADMIN),
     ("GET", "/settings/tokens/{token}/revoke", Role.ADMIN),
     ("POST", "/settings/tokens/{token}/revoke", Role.ADMIN),
+    ("GET", "/settings/limits", Role.VIEWER),
+    ("POST", "/settings/limits", Role.ADMIN),
     ("GET", "/settings/organization", Role.VIEWER),
     ("POST", "/settings/organization", Role.ADMIN),
     ("GET", "/settings/organization/leave", Role.VIEWER),

@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from decimal import Decimal
 
 import pytest
 from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from accounts.models import AuditEvent, IdempotencyKey, Membership, Role
+from casola_site.core.budgets import Budget, BudgetPeriod
 from tests.factories.accounts import make_organization
 from tests.factories.tokens import make_token
+from tests.factories.usage import make_budget, make_consumption
 from tests.pages import Page, secrets_in, visitor
 from tokens import keys
 from tokens.identity import load
 from tokens.models import ApiToken, TokenStatus
+from usage.services import record_usage
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 NEW = "/settings/tokens/new"
-FORM = {"name": "Website", "scopes": ["user:read", "user:write"], "expires": "90"}
+FORM = {
+    "name": "Website",
+    "scopes": ["user:read", "user:write"],
+    "expires": "90",
+    "budget_period": "monthly",
+}
+CHANGE = {"name": "x", "scopes": ["user:read"], "expires": "keep", "budget_period": "monthly"}
 
 
 @pytest.fixture
@@ -161,6 +171,54 @@ def test_a_member_makes_no_service_account(member):
     assert ApiToken.objects.get().is_service_account is False
 
 
+# -- budgets ----------------------------------------------------------------------------------
+
+
+def test_a_token_with_a_budget_shows_what_is_spent(member):
+    make(member, budget_amount="2.50", budget_period="daily")
+    token = ApiToken.objects.get()
+    record_usage(
+        [
+            make_consumption(
+                member.organization,
+                token_id=token.pk,
+                units={"completion_tokens": 1},
+                prices={"completion_tokens": ["0.5", 1]},
+            )
+        ]
+    )
+    make_budget(token, "2.50", "daily")
+
+    page = member.get("/settings/tokens").content.decode()
+
+    assert token.budget == Budget(Decimal("2.5"), BudgetPeriod.DAILY)
+    for words in ("0.50 / 2.50", 'value="20"', "starts afresh"):
+        assert words in page
+
+
+def test_a_budget_is_changed_and_lifted(member):
+    token, _ = make_token(organization=member.organization, created_by=member.user)
+    path = f"/settings/tokens/{token.public_id}"
+    form = {"name": "x", "scopes": ["user:write"], "expires": "keep", "budget_period": "weekly"}
+
+    member.post(path, {**form, "budget_amount": "7"})
+    token.refresh_from_db()
+    given = token.budget
+    member.post(path, {**form, "budget_amount": ""})
+    token.refresh_from_db()
+
+    assert given == Budget(Decimal(7), BudgetPeriod.WEEKLY)
+    assert token.budget is None
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "0.0000001", "1000000001", "much"])
+def test_a_budget_that_cannot_be(member, amount):
+    response = make(member, budget_amount=amount)
+
+    assert response.status_code == 400
+    assert "id_budget_amount_error" in Page(response.content.decode()).ids
+
+
 # -- seeing -----------------------------------------------------------------------------------
 
 
@@ -170,9 +228,9 @@ def test_a_member_sees_their_own_and_managers_all(member):
     make_token(organization=make_organization(), created_by=member.user, name="Elsewhere")
     admin = visitor(Role.ADMIN, member.organization)
 
-    assert [token for token, _ in member.get("/settings/tokens").context["rows"]] == [own]
+    assert [row[0] for row in member.get("/settings/tokens").context["rows"]] == [own]
     rows = admin.get("/settings/tokens").context["rows"]
-    assert {token for token, _ in rows} == {own, service}
+    assert {row[0] for row in rows} == {own, service}
     assert member.get(f"/settings/tokens/{service.public_id}").status_code == 404
     assert admin.get(f"/settings/tokens/{own.public_id}").status_code == 200
 
@@ -192,8 +250,8 @@ def test_the_list_says_what_each_is(member):
     shown = member.get("/settings/tokens").context["rows"]
     with_ended = member.get("/settings/tokens?ended=1").context["rows"]
 
-    assert [(token.name, str(status)) for token, status in shown] == [("Old", "expired")]
-    assert [(token.name, str(status)) for token, status in with_ended] == [
+    assert [(token.name, str(status)) for token, status, _ in shown] == [("Old", "expired")]
+    assert [(token.name, str(status)) for token, status, _ in with_ended] == [
         ("Gone", "revoked"),
         ("Old", "expired"),
     ]
@@ -201,14 +259,14 @@ def test_the_list_says_what_each_is(member):
 
 def test_the_list_asks_as_much_for_one_row_as_for_three(django_assert_num_queries):
     admin = visitor(Role.ADMIN)
-    make_token(organization=admin.organization, created_by=admin.user)
+    make_budget(make_token(organization=admin.organization, created_by=admin.user)[0])
     admin.get("/settings/tokens")
 
     for _ in range(2):
-        with django_assert_num_queries(6):
+        with django_assert_num_queries(7):
             admin.get("/settings/tokens")
         make_token(organization=admin.organization, created_by=visitor(Role.MEMBER).user)
-        make_token(organization=admin.organization)
+        make_budget(make_token(organization=admin.organization)[0])
 
 
 # -- changing ---------------------------------------------------------------------------------
@@ -219,7 +277,7 @@ def test_a_token_is_changed(member):
         organization=member.organization, created_by=member.user, allowed_ips=["10.0.0.1"]
     )
     path = f"/settings/tokens/{token.public_id}"
-    form = {"name": "Renamed", "scopes": ["user:read"], "expires": "keep", "allowed_ips": ""}
+    form = {**CHANGE, "name": "Renamed", "allowed_ips": ""}
 
     response = member.post(path, form)
 
@@ -241,7 +299,7 @@ def test_a_lowered_role_grants_nothing_back(member):
 
     response = member.post(
         f"/settings/tokens/{token.public_id}",
-        {"name": "x", "scopes": ["user:write"], "expires": "keep"},
+        {**CHANGE, "scopes": ["user:write"]},
     )
 
     assert response.status_code == 400
@@ -255,7 +313,7 @@ def test_an_admin_neither_changes_nor_rotates_a_members_token(member):
     path = f"/settings/tokens/{token.public_id}"
 
     page = admin.get(path).content.decode()
-    changed = admin.post(path, {"name": "x", "scopes": ["user:read"], "expires": "keep"})
+    changed = admin.post(path, CHANGE)
     rotated = admin.post(f"{path}/rotate", {"grace": "0", "once": "x"})
 
     assert f"Only {member.user.email} can change or rotate this token" in page
@@ -302,7 +360,7 @@ def test_a_revoked_token_stays_as_it_is(member):
     )
     path = f"/settings/tokens/{token.public_id}"
 
-    changed = member.post(path, {"name": "x", "scopes": ["user:read"], "expires": "keep"})
+    changed = member.post(path, CHANGE)
     rotated = member.post(f"{path}/rotate", {"grace": "0", "once": "x"})
 
     for response in (changed, rotated):
