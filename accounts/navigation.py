@@ -40,6 +40,7 @@ NAV = (
 )
 SETTINGS = (
     Item("Organization", "/settings/organization"),
+    Item("Limits and budget", "/settings/limits"),
     Item("Audit", "/settings/audit", least=Role.ADMIN),
     Item("Security", "/settings/security", least=None),
     Item("E-mail", "/settings/email", least=None),

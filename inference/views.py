@@ -68,7 +68,7 @@ def test(request: MemberRequest) -> HttpResponse:
     try:
         if token is None:
             raise NotFound("Make a key first")
-        answer = run_trial(
+        trial = run_trial(
             ChatCompletionViewSet,
             token=token,
             body={"model": settings.SAMPLE_MODEL, "messages": HELLO},
@@ -79,7 +79,7 @@ def test(request: MemberRequest) -> HttpResponse:
         return _welcome(request, problem=problem, status=400)
     except ApiError as error:
         return _welcome(request, problem=error, status=error.status)
-    return _welcome(request, answer=answer["choices"][0]["message"]["content"])
+    return _welcome(request, trial=trial)
 
 
 def _welcome(request: MemberRequest, *, status: int = 200, **shown: Any) -> HttpResponse:

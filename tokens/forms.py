@@ -9,8 +9,8 @@ from typing import Any
 from django import forms
 
 from accounts.forms import ConfirmForm
-from casola_site.core.forms import OnceField, PageForm
-from casola_site.core.ids import random_text
+from casola_site.core.budgets import plain
+from casola_site.core.forms import BudgetFields, OnceField, PageForm
 from casola_site.core.scopes import Scope
 from tokens.keys import is_well_formed
 from tokens.models import ApiToken
@@ -52,10 +52,10 @@ class LinesField(forms.CharField):
         return lines or None
 
 
-class TokenFieldsForm(PageForm):
+class TokenFieldsForm(BudgetFields):
     """What is chosen when a token is made, and can be changed."""
 
-    params = {"expires_at": "expires"}
+    params = {**BudgetFields.params, "expires_at": "expires"}
 
     name = forms.CharField(max_length=120, help_text="Where it is used, such as “Website”.")
     description = forms.CharField(max_length=500, required=False)
@@ -88,6 +88,7 @@ class TokenFieldsForm(PageForm):
     def columns(self, moment: datetime) -> dict[str, Any]:
         """As the services take them."""
         data = {name: self.cleaned_data[name] for name in COLUMNS}
+        data["budget"] = self.budget()
         expires = self.cleaned_data["expires"]
         if expires != KEEP:
             days = None if expires == NEVER else timedelta(days=int(expires))
@@ -121,6 +122,9 @@ class TokenChangeForm(TokenFieldsForm):
         initial = {name: getattr(token, name) for name in COLUMNS}
         for name in ("allowed_models", "allowed_ips"):
             initial[name] = "\n".join(initial[name] or [])
+        if token.budget is not None:
+            initial["budget_amount"] = plain(token.budget.amount)
+            initial["budget_period"] = token.budget.period
         super().__init__(*args, initial={**initial, "expires": KEEP}, **options)
         kept = f"{token.expires_at:%Y-%m-%d %H:%M} UTC" if token.expires_at else "never"
         choices = [(KEEP, f"as now: {kept}"), *EXPIRIES]
@@ -155,8 +159,3 @@ class SecretForm(forms.Form):
         if not is_well_formed(self.cleaned_data["secret"]):
             raise forms.ValidationError("This is no secret.")
         return self.cleaned_data["secret"]
-
-
-def new_once() -> str:
-    """The hidden text of a form without a Form object."""
-    return random_text(22)

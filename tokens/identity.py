@@ -194,6 +194,9 @@ def member_identity(membership: Membership) -> Identity:
         api_requests_per_minute=plan.api_requests_per_minute,
         job_submissions_per_minute=plan.job_submissions_per_minute,
         max_queued_jobs=plan.max_queued_jobs,
+        max_running_jobs=plan.max_running_jobs,
+        max_streams=plan.max_streams,
+        plan=plan.name,
         expires_at=None,
         stamp="",
     )

@@ -16,13 +16,14 @@ from accounts.models import Role
 from accounts.permissions import MemberRequest, member_page
 from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest
+from casola_site.core.forms import posted
 from casola_site.core.network import base_url
 from casola_site.core.pagination import page
 from casola_site.core.scopes import Scope
 from tokens.forms import RevokeForm, RotateForm, SecretForm, TokenChangeForm, TokenForm
 from tokens.identity import member_identity
 from tokens.models import ApiToken, ShownStatus, TokenStatus
-from tokens.selectors import MANAGERS, find_seen, is_theirs, tokens_seen_by
+from tokens.selectors import MANAGERS, budget_states, find_seen, is_theirs, tokens_seen_by
 from tokens.services import (
     NotYours,
     TokenNotFound,
@@ -42,8 +43,9 @@ def tokens(request: MemberRequest) -> HttpResponse:
         rows = rows.exclude(status=TokenStatus.REVOKED)
     found, has_more = page(rows, {"limit": "50", "after": request.GET.get("after", "")})
     moment = now()
+    budgets = budget_states(found, moment)  # type: ignore[arg-type]
     context = {
-        "rows": [(token, token.shown_status(moment)) for token in found],  # type: ignore[attr-defined]
+        "rows": [(row, row.shown_status(moment), budgets.get(row.pk)) for row in found],  # type: ignore[attr-defined]
         "next_after": found[-1].public_id if has_more else None,  # type: ignore[attr-defined]
         "with_ended": with_ended,
         "sees_all": request.membership.role in MANAGERS,
@@ -56,7 +58,7 @@ def create(request: MemberRequest) -> HttpResponse:
     """Ask, make it, show its secret: in this answer, and never again."""
     caller = member_identity(request.membership)
     form = TokenForm(
-        request.POST or None,
+        posted(request),
         reach=caller.scopes,
         may_serve=Scope.ADMIN_WRITE in caller.scopes,
         initial={"scopes": sorted({Scope.USER_READ, Scope.USER_WRITE} & caller.scopes)},
@@ -90,7 +92,7 @@ def _once(request: MemberRequest, form: Any, route: str, make: Any) -> HttpRespo
         organization=request.organization,
         route=route,
         key=form.cleaned_data["once"],
-        body=dict(form.cleaned_data),
+        body={name: str(value) for name, value in form.cleaned_data.items()},
         now=now(),
         make=make,
         hide=lambda body: {**body, "secret": None},
@@ -119,7 +121,7 @@ def token(request: MemberRequest, token_id: str) -> HttpResponse:
     """What it may do; its member, or a manager of a service account's, changes that."""
     row = _seen(request, token_id)
     caller = member_identity(request.membership)
-    form = TokenChangeForm(request.POST or None, token=row, reach=caller.scopes)
+    form = TokenChangeForm(posted(request), token=row, reach=caller.scopes)
     if request.method == "POST":
         if not is_theirs(request.membership, row):
             raise NotYours("Only the member whose token it is may change it")
@@ -140,10 +142,12 @@ def token(request: MemberRequest, token_id: str) -> HttpResponse:
 def _token_page(
     request: MemberRequest, row: ApiToken, form: TokenChangeForm, rotation: RotateForm
 ) -> HttpResponse:
-    status = row.shown_status(now())
+    moment = now()
+    status = row.shown_status(moment)
     context = {
         "token": row,
         "status": status,
+        "budget": budget_states([row], moment).get(row.pk),
         "form": form,
         "rotation": rotation,
         "is_theirs": is_theirs(request.membership, row),
@@ -158,6 +162,8 @@ def _token_page(
 def rotate(request: MemberRequest, token_id: str) -> HttpResponse:
     """A new secret, shown in this answer; the present one works until the grace ends."""
     row = _seen(request, token_id)
+    if not is_theirs(request.membership, row):
+        raise NotYours
     caller = member_identity(request.membership)
     form = RotateForm(request.POST)
     if form.is_valid():
@@ -179,7 +185,7 @@ def rotate(request: MemberRequest, token_id: str) -> HttpResponse:
 def revoke(request: MemberRequest, token_id: str) -> HttpResponse:
     """Ask for its name, then make it worthless for good."""
     row = _seen(request, token_id)
-    form = RevokeForm(request.POST or None, expected=row.name)
+    form = RevokeForm(posted(request), expected=row.name)
     if request.method == "POST" and form.is_valid():
         revoke_token(token=row, now=now(), by=actor_of(request))
         messages.success(request, f"{row.name} opens nothing any more.")

@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
 
+from django.contrib import messages
 from django.http import HttpResponse, HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 
+from accounts.actors import actor_of
 from accounts.models import Role, User
+from accounts.navigation import reaches
 from accounts.permissions import MemberRequest, member_page
+from accounts.services import RoleTooLow, change_budget
+from casola_site.core.budgets import plain
 from casola_site.core.clock import now
+from casola_site.core.forms import posted
 from tokens.models import ApiToken
 from usage.api.query import DEFAULT_RANGE, UsageQuery, read_query
 from usage.api.views import csv_answer
+from usage.budgets import budget_state
+from usage.forms import BudgetForm
 from usage.models import CURRENCY, UNITS
 from usage.periods import Granularity
 from usage.selectors import GROUPS, Row, Usage, read_usage
+from usage.standing import read_standings
 
 MOST_ROWS = 500  # shown; the file has them all
 ALWAYS = ("prompt_tokens", "completion_tokens", "compute_ms")  # columns also when all are zero
@@ -30,6 +40,15 @@ RANGE_WORDS = {
     "7d": "7 days",
     "30d": "30 days",
     "90d": "90 days",
+}
+STANDING_WORDS = {
+    "api_request": "API requests",
+    "job_submission": "Job submissions",
+    "running_requests": "Requests running",
+    "streams": "Open streams",
+    "waiting_requests": "Requests waiting",
+    "running_jobs": "Jobs running",
+    "queued_jobs": "Jobs queued",
 }
 NOBODY = {"member": "service account", "token": "no token"}
 TIMES = {
@@ -93,6 +112,7 @@ def usage(request: MemberRequest) -> HttpResponse:
             for name in ("", *GROUPS)
         ],
         "csv": _link(request.GET),
+        "may_call": reaches(request.membership.role, Role.MEMBER),
     }
     return render(request, "usage/usage.html", context)
 
@@ -101,6 +121,48 @@ def usage(request: MemberRequest) -> HttpResponse:
 def usage_csv(request: MemberRequest) -> HttpResponseBase:
     """The same as a file, with every row."""
     return csv_answer(_read(request, now())[1])
+
+
+@member_page(Role.VIEWER, methods="GET POST")
+def limits(request: MemberRequest) -> HttpResponse:
+    """How much of each limit and of the budget is used; Owners and Admins change the budget."""
+    may_change = reaches(request.membership.role, Role.ADMIN)
+    if request.method == "POST" and not may_change:
+        raise RoleTooLow("Only Owners and Admins may do this")
+    moment, organization = now(), request.organization
+    budget = organization.budget
+    initial = (
+        {}
+        if budget is None
+        else {"budget_amount": plain(budget.amount), "budget_period": budget.period}
+    )
+    form = BudgetForm(posted(request), initial=initial)
+    if form.is_bound and form.is_valid():
+        changed = form.carry_out(
+            change_budget,
+            organization=organization,
+            budget=form.budget(),
+            by=actor_of(request),
+            now=moment,
+        )
+        if changed is not None:
+            messages.success(request, "Saved. It counts from the next request on.")
+            return redirect("limits")
+    context = {
+        "form": form,
+        "may_change": may_change,
+        "budget": budget_state(organization=organization, now=moment),
+        "plan": organization.plan,
+        "standings": [
+            (
+                STANDING_WORDS.get(row.name, row.name),
+                row,
+                row.resets_at and datetime.fromtimestamp(row.resets_at, UTC),
+            )
+            for row in read_standings(organization)
+        ],
+    }
+    return render(request, "usage/limits.html", context, status=400 if form.errors else 200)
 
 
 def _read(request: MemberRequest, moment: Any) -> tuple[UsageQuery, Usage]:

@@ -19,6 +19,7 @@ from accounts.services.authority import find_member
 from accounts.services.invites import open_invites
 from casola_site.core.clock import now
 from casola_site.core.errors import ApiError
+from casola_site.core.forms import posted
 from casola_site.core.pagination import page
 
 PAGE = {"limit": "50"}
@@ -63,6 +64,7 @@ def members_page(
         "next_after": rows[-1].user.public_id if has_more else None,  # type: ignore[attr-defined]
         "invites": list(invites.order_by("-created_at", "-pk")),
         "invite_error": invite_error,
+        "problem": member_error[1] or invite_error[1],
         "form": form or InviteForm(role=role),
         "roles": [(str(label), ROLE_WORDS[value]) for value, label in Role.choices],
         "is_owner": role == Role.OWNER,
@@ -106,7 +108,7 @@ def change(request: MemberRequest, member_id: str) -> HttpResponse:
 def remove(request: MemberRequest, member_id: str) -> HttpResponse:
     """Ask, then end the membership."""
     member = find_member(request.organization, member_id)
-    form = ConfirmForm(request.POST or None, expected=member.user.email)
+    form = ConfirmForm(posted(request), expected=member.user.email)
     if request.method == "POST" and form.is_valid():
         removed = form.carry_out(
             remove_member,

@@ -22,6 +22,7 @@ from accounts.services import (
     switch_organization,
 )
 from casola_site.core.clock import now
+from casola_site.core.forms import posted
 from casola_site.core.ids import can_be_id
 from casola_site.core.tenancy import OrganizationNotFound
 
@@ -32,9 +33,7 @@ def organization(request: MemberRequest) -> HttpResponse:
     current = request.organization
     if request.method == "POST" and not reaches(request.membership.role, Role.ADMIN):
         raise RoleTooLow("Only Owners and Admins may do this")
-    form = OrganizationForm(
-        request.POST or None, initial={"name": current.name, "slug": current.slug}
-    )
+    form = OrganizationForm(posted(request), initial={"name": current.name, "slug": current.slug})
     if request.method == "POST" and form.is_valid():
         changed = form.carry_out(
             change_organization,
@@ -72,7 +71,7 @@ def _organization_context(request: MemberRequest, form: OrganizationForm) -> dic
 def leave(request: MemberRequest) -> HttpResponse:
     """Ask, then end one's own membership."""
     current = request.organization
-    form = ConfirmForm(request.POST or None, expected=current.name)
+    form = ConfirmForm(posted(request), expected=current.name)
     if request.method == "POST" and form.is_valid():
         left = form.carry_out(
             remove_member,
@@ -91,7 +90,7 @@ def leave(request: MemberRequest) -> HttpResponse:
 @user_page(methods="GET POST")
 def create(request: PageRequest) -> HttpResponse:
     """Another Organization, and into it."""
-    form = NameForm(request.POST or None)
+    form = NameForm(posted(request))
     if request.method == "POST" and form.is_valid():
         made = form.carry_out(
             open_organization, name=form.cleaned_data["name"], by=actor_of(request), now=now()

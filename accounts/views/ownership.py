@@ -13,13 +13,14 @@ from accounts.permissions import MemberRequest, member_page
 from accounts.services import accept_transfer, end_transfer, offer_transfer
 from accounts.services.authority import find_member
 from casola_site.core.clock import now
+from casola_site.core.forms import posted
 
 
 @member_page(Role.OWNER, methods="GET POST")
 def offer(request: MemberRequest, member_id: str) -> HttpResponse:
     """Ask, then offer one's own ownership to the member."""
     member = find_member(request.organization, member_id)
-    form = ConfirmForm(request.POST or None, expected=member.user.email)
+    form = ConfirmForm(posted(request), expected=member.user.email)
     if request.method == "POST" and form.is_valid():
         transfer = form.carry_out(
             offer_transfer,

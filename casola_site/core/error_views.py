@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.shortcuts import render
+from django.utils.cache import add_never_cache_headers
 
 from casola_site.core import errors
 from casola_site.core.exception_handler import AWAY, as_api_error
@@ -44,7 +45,9 @@ def error_page(request: HttpRequest, error: errors.ApiError) -> HttpResponse:
         "advice": advice,
         "request_id": getattr(request, "request_id", ""),
     }
-    return render(request, "error.html", context, status=error.status)
+    response = render(request, "error.html", context, status=error.status)
+    add_never_cache_headers(response)
+    return response
 
 
 class PageErrorMiddleware:

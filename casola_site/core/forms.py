@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, ClassVar, TypeVar
 
 from django import forms
+from django.http import HttpRequest, QueryDict
 
+from casola_site.core.budgets import (
+    CURRENCY,
+    MAX_AMOUNT,
+    PLACES,
+    Budget,
+    BudgetPeriod,
+    budget_of,
+)
 from casola_site.core.errors import ApiError
 from casola_site.core.ids import random_text
 
 T = TypeVar("T")
+
+
+def posted(request: HttpRequest) -> QueryDict | None:
+    """What a form is bound to: what was posted, be it nothing, and None before that."""
+    return request.POST if request.method == "POST" else None
 
 
 class PageForm(forms.Form):
@@ -31,6 +46,36 @@ class PageForm(forms.Form):
         except ApiError as error:
             self.refuse(error)
             return None
+
+
+class BudgetFields(PageForm):
+    """An amount and how often it starts afresh; without an amount there is no budget."""
+
+    params = {"amount": "budget_amount", "budget": "budget_amount", "period": "budget_period"}
+
+    budget_amount = forms.DecimalField(
+        required=False,
+        min_value=Decimal(1).scaleb(-PLACES),
+        max_value=MAX_AMOUNT,
+        decimal_places=PLACES,
+        label=f"Budget in {CURRENCY}",
+        help_text="What it may spend at most. Empty: no budget of its own.",
+    )
+    budget_period = forms.ChoiceField(
+        label="The budget starts afresh",
+        choices=[
+            (BudgetPeriod.NEVER, "never"),
+            (BudgetPeriod.DAILY, "every day"),
+            (BudgetPeriod.WEEKLY, "every week, on Monday"),
+            (BudgetPeriod.MONTHLY, "every month"),
+        ],
+        initial=BudgetPeriod.MONTHLY,
+        help_text="In UTC.",
+    )
+
+    def budget(self) -> Budget | None:
+        """What was entered."""
+        return budget_of(self.cleaned_data["budget_amount"], self.cleaned_data["budget_period"])
 
 
 class OnceField(forms.CharField):

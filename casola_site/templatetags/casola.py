@@ -11,6 +11,8 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from casola_site.core.budgets import BudgetState
+
 register = template.Library()
 
 STEPS = (("day", 86400), ("hour", 3600), ("minute", 60))
@@ -130,6 +132,12 @@ def amount(value: Decimal) -> str:
     text = f"{value:,.9f}".rstrip("0")
     whole, _, places = text.partition(".")
     return f"{whole}.{places.ljust(2, '0')}"
+
+
+@register.filter
+def share(state: BudgetState) -> int:
+    """How much of a budget is gone, in percent."""
+    return min(100, int(100 * (state.spent + state.reserved) / state.budget.amount))
 
 
 @register.filter

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from threading import BoundedSemaphore
 from typing import Any
 
@@ -18,9 +19,22 @@ AT_ONCE = 2  # of a process: each holds one of the few threads that serve pages
 _room = BoundedSemaphore(AT_ONCE)
 
 
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What came back, and whether demo weights made it."""
+
+    answer: dict[str, Any]
+    is_demo: bool
+
+    @property
+    def text(self) -> str:
+        """What a chat model said."""
+        return self.answer["choices"][0]["message"]["content"] or ""
+
+
 def run_trial(
     view: type[Interactive], *, token: ApiToken, body: dict[str, Any], address: str
-) -> dict[str, Any]:
+) -> Trial:
     """The whole answer of the endpoint.
 
     Limits, usage and refusals are those of a request that sends the token's secret. Raises
@@ -34,7 +48,7 @@ def run_trial(
         call, finished = view.wait(identity, body)
     finally:
         _room.release()
-    return view.answer(call, finished)
+    return Trial(view.answer(call, finished), call.model.is_demo)
 
 
 def _admitted(view: type[Interactive], digest: str, address: str) -> Identity:

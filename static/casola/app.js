@@ -91,10 +91,22 @@
     check();
   });
 
-  all("form[data-busy]").forEach((form) => form.addEventListener("submit", () => {
+  // The answer's part of the page takes the place of this one's, so that a secret stays in view.
+  all("form[data-inline]").forEach((form) => form.addEventListener("submit", async (event) => {
+    event.preventDefault();
     const button = form.querySelector("button");
     button.disabled = true;
     button.textContent = form.dataset.busy;
+    let part = null;
+    try {
+      const answer = await fetch(form.action, { method: "POST", body: new FormData(form) });
+      const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+      part = page.getElementById(form.dataset.inline);
+    } catch { /* said below */ }
+    button.disabled = false;
+    button.textContent = form.dataset.again;
+    if (!part) return toast("That did not work. Try again in a moment.");
+    document.getElementById(form.dataset.inline).replaceChildren(...part.childNodes);
   }));
 
   all("details.menu").forEach((menu) => {
