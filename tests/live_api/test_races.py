@@ -34,7 +34,8 @@ def person(row, role, scope):
 def organization(*roles):
     row, first = create_organization(name="Race", plan_code="unlimited",
         owner_email=f"race-{next(serial)}@example.com")
-    people = [person(row, role, "admin:write") for role in roles]
+    wide = {"member": "user:write"}
+    people = [person(row, role, wide.get(role, "admin:write")) for role in roles]
     Membership.objects.filter(organization=row, user=first).delete()
     return row, people
 
