@@ -1,4 +1,4 @@
-"""The rate table over real minutes, against two web processes: `python -m tests.limits.run --help`.
+"""The rate table over real minutes, against several web processes: `python -m tests.limits.run --help`.
 
 The short form is a test (tests/live_api/test_rate_table.py); `make soak` runs this one.
 """
@@ -11,6 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+import httpx
+
 from tests import servers
 from tests.limits.measure import make_tenants, measure, table
 from tests.live import Live, wait_until
@@ -22,6 +24,7 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.limits.run", description=__doc__)
     parser.add_argument("--seconds", type=float, default=250.0)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--web", type=int, default=2, help="web processes")
     parser.add_argument("--plans", default="free,pro,enterprise")
     options = parser.parse_args(arguments)
     seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
@@ -33,14 +36,17 @@ def main(arguments: list[str]) -> int:
         live = Live(Path(folder), broker.url, database.url)
         try:
             live.start()
-            second = free_port()
-            live.start_process("web2", "web", "--port", str(second))
-            urls = (live.url, f"http://127.0.0.1:{second}")
-            wait_until(lambda: live.get("/livez").status_code == 200)
+            urls = [live.url]
+            for number in range(2, options.web + 1):
+                port = free_port()
+                live.start_process(f"web{number}", "web", "--port", str(port))
+                urls.append(f"http://127.0.0.1:{port}")
+            for url in urls:
+                wait_until(lambda url=url: httpx.get(f"{url}/livez").is_success, seconds=60)
             tenants = make_tenants(live, *options.plans.split(","))
             print(f"{options.seconds:.0f} s, seed {seed}", flush=True)
             journals = measure(
-                tenants, urls=urls, redis_url=broker.url, seconds=options.seconds, seed=seed
+                tenants, urls=tuple(urls), redis_url=broker.url, seconds=options.seconds, seed=seed
             )
         finally:
             live.stop()
