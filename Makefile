@@ -37,7 +37,8 @@ fmt: $(DEV) ## Format the code and repair what ruff can
 bench: $(DEV) ## Measure speed; ARGS="--help" tells what
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-soak: $(DEV) ## Run under load and faults for a long time (ARGS="--jobs 10000 --faults 50 --seed 1")
+soak: $(DEV) ## Rate limits over minutes, then load and faults (ARGS="--jobs 10000 --faults 50 --seed 1")
+	@$(BIN)/python -m tests.limits.run
 	@$(BIN)/python -m tests.chaos.run $(ARGS)
 
 endure: $(DEV) ## Give the chat engine requests of random shape, and compare (ARGS="--requests 20000")

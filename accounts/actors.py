@@ -7,7 +7,7 @@ from typing import Any
 
 from django.db import models
 
-from casola_site.core.network import client_address
+from casola_site.core.network import address_of
 
 
 class ActorKind(models.TextChoices):
@@ -17,14 +17,16 @@ class ActorKind(models.TextChoices):
     TOKEN = "token"  # noqa: S105 - the name of a kind
     STAFF = "staff"
     SYSTEM = "system"
+    ANYONE = "anyone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """A signed-in User, a token, support staff, or the system itself (commands, sweeps).
+    """A signed-in User, a token, support staff, the system itself (commands, sweeps), or anyone.
 
     `user_pk` is the User whose role decides; a service account has none. `id` and `name` are what
-    the audit shows; for a token `on_behalf_of` is its member's public id.
+    the audit shows (anyone, not being signed in, has no id); for a token `on_behalf_of` is its
+    member's public id.
     """
 
     kind: ActorKind
@@ -91,8 +93,4 @@ def staff_actor(request: Any) -> Actor:
 
 def origin_of(request: Any) -> dict[str, str]:
     """`ip` and `request_id` of a request."""
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR")
-    return {
-        "ip": client_address(request.META.get("REMOTE_ADDR", ""), forwarded),
-        "request_id": getattr(request, "request_id", ""),
-    }
+    return {"ip": address_of(request), "request_id": getattr(request, "request_id", "")}

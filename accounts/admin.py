@@ -22,6 +22,7 @@ from accounts.models import (
     Role,
     User,
 )
+from accounts.sign_in import admin as _sign_in  # noqa: F401 - registers what it has
 from casola_site.core.admin import ReadOnlyAdmin, ReadOnlyInline
 
 admin.site.site_header = admin.site.site_title = "Casola admin"

@@ -14,9 +14,14 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 
 from accounts.actors import staff_actor
-from accounts.forms import PlanForm, ReasonForm
+from accounts.forms import BudgetForm, PlanForm, ReasonForm
 from accounts.models import Organization
-from accounts.services import change_plan, suspend_organization, unsuspend_organization
+from accounts.services import (
+    change_budget,
+    change_plan,
+    suspend_organization,
+    unsuspend_organization,
+)
 from casola_site.core.clock import now
 from casola_site.core.errors import ApiError
 
@@ -52,6 +57,13 @@ ACTIONS = (
         PlanForm,
         change_plan,
     ),
+    StaffAction(
+        "budget",
+        "Change budget",
+        "What was spent in the present period counts; it holds from the next request on.",
+        BudgetForm,
+        change_budget,
+    ),
 )
 
 
@@ -86,7 +98,11 @@ def act(
     if not may_act(request):
         raise PermissionDenied
     organization = get_object_or_404(Organization.objects.select_related("plan"), pk=object_id)
-    initial = {"plan_code": organization.plan.code}
+    initial = {
+        "plan_code": organization.plan.code,
+        "amount": organization.budget_amount,
+        "period": organization.budget_period if organization.budget else None,
+    }
     form = action.form(request.POST or None, initial=initial)
     if request.method == "POST" and form.is_valid() and _do(request, organization, action, form):
         messages.success(request, f"{action.title}: done for {organization}.")

@@ -11,6 +11,7 @@ from django.db.models.functions import Lower
 from django.utils import timezone
 
 from casola_site.core import ids
+from casola_site.core.budgets import Budget, BudgetPeriod, budget_of
 
 
 class UserManager(BaseUserManager["User"]):
@@ -105,6 +106,19 @@ class Organization(models.Model):
     suspended_reason = models.CharField(max_length=500, blank=True)
     is_personal = models.BooleanField(default=False)
     is_system = models.BooleanField(default=False)
+    budget_amount = models.DecimalField(max_digits=18, decimal_places=6, null=True, blank=True)
+    budget_period = models.CharField(
+        max_length=8,
+        choices=BudgetPeriod.choices,
+        default=BudgetPeriod.NEVER,
+        db_default=BudgetPeriod.NEVER,  # for code that runs beside this and knows no budgets
+    )
+    has_budgets = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text="Whether it or one of its tokens has one: ends of jobs need not look otherwise",
+    )
     created_at = models.DateTimeField(default=timezone.now, editable=False)
 
     class Meta:
@@ -117,6 +131,11 @@ class Organization(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} ({self.public_id})"
+
+    @property
+    def budget(self) -> Budget | None:
+        """What all its tokens together may spend."""
+        return budget_of(self.budget_amount, self.budget_period)
 
 
 class Role(models.TextChoices):
@@ -319,6 +338,16 @@ class AuditEvent(models.Model):
     def delete(self, *args: Any, **options: Any) -> NoReturn:
         """Refused."""
         raise AuditIsAppendOnly
+
+    @property
+    def shown_actor(self) -> str:
+        """Who it was, as the Organization is told: support staff stay unnamed."""
+        return "support" if self.actor_kind == "staff" else self.actor_name or self.actor_kind
+
+    @property
+    def shown_ip(self) -> str:
+        """From where; of support staff not."""
+        return "" if self.actor_kind == "staff" else self.ip
 
 
 class IdempotencyKey(models.Model):

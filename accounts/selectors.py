@@ -8,6 +8,7 @@ from accounts.models import (
     Membership,
     Organization,
     OwnershipTransfer,
+    Plan,
     Role,
     TransferStatus,
     User,
@@ -37,6 +38,13 @@ def current_membership(user: User) -> Membership | None:
         if chosen is not None:
             return chosen
     return places.first()
+
+
+def offered_plans() -> QuerySet[Plan]:
+    """The Plans that organizations can have, the smallest first; one without limits is not offered."""
+    return Plan.objects.exclude(api_requests_per_minute=None).order_by(
+        "api_requests_per_minute", "pk"
+    )
 
 
 def pending_transfers(organization_pk: int) -> QuerySet[OwnershipTransfer]:

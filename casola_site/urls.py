@@ -5,21 +5,27 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
 from casola_site.core import health
-from casola_site.views import SchemaView, docs, home
+from casola_site.views import SchemaView, docs, home, theme
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="home"),
+    path("theme", theme, name="theme"),
     path("livez", health.livez),
     path("readyz", health.readyz),
     path("docs", docs, name="docs"),
     path("reference", docs),
     path("openapi.json", SchemaView.as_view(), name="schema"),
+    path("", include("accounts.sign_in.urls")),
     path("openai/", include("inference.api.openai.urls")),
     path("api/", include("accounts.api.urls")),
     path("api/", include("tokens.api.urls")),
     path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
+    path("", include("accounts.urls")),
+    path("", include("tokens.urls")),
+    path("", include("usage.urls")),
+    path("", include("inference.urls")),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
 ]

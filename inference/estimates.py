@@ -112,6 +112,12 @@ def _file_bytes(file: str, changed: int, size: int, float_bytes: int) -> int:
         return size
 
 
+def longest_context(folder: Path) -> int | None:
+    """The most tokens that the folder's model can take; None when the config does not say."""
+    longest = _config(folder).get("max_position_embeddings")
+    return longest if isinstance(longest, int) and longest > 0 else None
+
+
 def cache_bytes_per_token(config: dict[str, Any], float_bytes: int) -> int:
     """Keys and values of one token in every layer; 0 when the config does not say."""
     try:

@@ -85,11 +85,19 @@ class Again(Exception):
 
 
 @dataclass(slots=True)
+class Trace:
+    """How many Runners were sent the request and may still record its end."""
+
+    runners: int = 0
+
+
+@dataclass(slots=True)
 class Exchange:
     """One interactive request under way."""
 
     job_id: str
     request: dict[str, Any]
+    trace: Trace = field(default_factory=Trace)
     runner: LiveRunner | None = None
     tried: dict[str, float] = field(default_factory=dict)
     """Runners that were given up, and when; one that comes back may be asked again."""
@@ -160,14 +168,20 @@ class Hub:
         return self._reading
 
     async def run(
-        self, *, job_id: str, model: Model, request: dict[str, Any], wait_seconds: float
+        self,
+        *,
+        job_id: str,
+        model: Model,
+        request: dict[str, Any],
+        wait_seconds: float,
+        trace: Trace | None = None,
     ) -> AsyncIterator[Piece]:
-        """Pieces of the answer, the last one Finished.
+        """Pieces of the answer, the last one Finished; `trace` is kept up to date.
 
         Raises ApiError: Unavailable (no Runner, Redis away), Timeout before the first output within
         `wait_seconds`, RunnerLost, or what the Runner refused. Closing the iterator cancels.
         """
-        exchange = Exchange(job_id=job_id, request=request)
+        exchange = Exchange(job_id=job_id, request=request, trace=trace or Trace())
         deadline = time.monotonic() + wait_seconds
         try:
             await self._send_somewhere(exchange, model, deadline)
@@ -223,6 +237,7 @@ class Hub:
     def _send(self, exchange: Exchange, runner: LiveRunner) -> None:
         exchange.runner = runner
         exchange.attempt += 1
+        exchange.trace.runners += 1
         exchange.sent_at = time.monotonic()
         exchange.is_acknowledged = False
         exchange.resends = 0
@@ -335,10 +350,12 @@ class Hub:
                 exchange.push(Finished(**end))
             case [frames.ERROR, _, _, error]:
                 exchange.is_ended = True
+                exchange.trace.runners -= 1
                 exchange.push(
                     errors.from_runner(error["code"], error["message"], error.get("param"))
                 )
             case [frames.AWAY, _, _]:
+                exchange.trace.runners -= 1
                 self._move(exchange)
             case _:
                 return

@@ -6,17 +6,24 @@ import threading
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+from django.conf import settings
 from django.utils.module_loading import import_string
 
 from casola_site.core.errors import InvalidRequest, ModelNotFound
+from inference import estimates
+from inference.ceilings import body_ceiling
 from inference.models import ModelSpec
 from jobs.contracts import TaskContract
 from jobs.enums import RunnerState
 from jobs.models import Runner
 
 MEMORY_SECONDS = 1.0
+MOST_IMAGE_PIXELS = 1 << 22  # what a Runner scales to, on the device that takes the most
+IMAGE_TOKEN_PIXELS = 28 * 28
+IMAGE_MARKS = 64
 # Tasks that a model does because it does another one.
 IMPLIED_TASKS = {"openai/chat-completion": "openai/completion"}
 # Task -> the callable that checks a request body of the Task's own surface.
@@ -37,6 +44,10 @@ class Model:
     queue_id: str
     tasks: frozenset[str]
     is_demo: bool
+    context: int | None = None
+    """The most tokens of prompt and answer, where the row or the model's folder says."""
+    image_tokens: int = 0
+    """The most that an image of a prompt makes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +81,29 @@ def tasks_of(spec: ModelSpec) -> frozenset[str]:
     return implied.union(spec.tasks)
 
 
+def context_of(spec: ModelSpec) -> int | None:
+    """An upper bound of the model's context; None where neither row nor folder tells it here."""
+    key = (spec.source, spec.revision)
+    if key not in _contexts:
+        folder = estimates.find_folder(
+            spec.source,
+            base=settings.BASE_DIR,
+            hub=estimates.hub_folder(),
+            revision=spec.revision,
+        )
+        longest = None if folder is None else estimates.longest_context(folder)
+        if longest is None:
+            return spec.context
+        _contexts[key] = longest
+    return min(_contexts[key], spec.context or _contexts[key])
+
+
+def most_image_tokens(spec: ModelSpec) -> int:
+    """An upper bound: images are scaled down to so many pixels, and a token takes 28 x 28 or more."""
+    pixels = int(spec.options.get("image_pixels") or MOST_IMAGE_PIXELS)
+    return pixels // IMAGE_TOKEN_PIXELS + IMAGE_MARKS
+
+
 def read_catalog() -> Catalog:
     """Read enabled models and live Runners from the database."""
     catalog = Catalog(read_at=time.monotonic())
@@ -81,6 +115,8 @@ def read_catalog() -> Catalog:
             queue_id=spec.queue_id,
             tasks=tasks_of(spec),
             is_demo=spec.is_demo,
+            context=context_of(spec),
+            image_tokens=most_image_tokens(spec),
         )
         catalog.by_name.update(dict.fromkeys(names_of(spec), model))
     for row in Runner.objects.filter(state=RunnerState.LIVE).exclude(channel=""):
@@ -89,6 +125,7 @@ def read_catalog() -> Catalog:
     return catalog
 
 
+_contexts: dict[tuple[str, str], int] = {}  # by source and revision: folders do not change
 _lock = threading.Lock()
 _catalog = Catalog()
 
@@ -130,7 +167,8 @@ def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskCont
     if not isinstance(payload.get("model"), str):
         payload = {**payload, "model": model}
     checked = import_string(check)(payload)
-    return TaskContract(found.model_id, found.queue_id, task, checked)
+    ceiling = partial(body_ceiling, model=found, task=task, body=checked)
+    return TaskContract(found.model_id, found.queue_id, task, checked, ceiling)
 
 
 def enabled_specs() -> list[ModelSpec]:

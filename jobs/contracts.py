@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Protocol
 
 from django.conf import settings
@@ -11,12 +13,16 @@ from django.utils.module_loading import import_string
 
 @dataclass(frozen=True, slots=True)
 class TaskContract:
-    """A model that serves a Task, and the input as it will be stored."""
+    """A model that serves a Task, and the input as it will be stored.
+
+    `ceiling(now=…)` says what the Job may cost at most.
+    """
 
     model_id: str
     queue_id: str
     task: str
     payload: dict[str, Any]
+    ceiling: Callable[..., Decimal]
 
 
 class FindContract(Protocol):

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
-from django.db import DataError, IntegrityError, connection, transaction
-from django.db.models import Count, F, Max, Q
+from django.db import DataError, IntegrityError, transaction
+from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils import timezone
 
 from accounts.models import Organization
 from casola_site.core import ids
 from casola_site.core.errors import Conflict, NotFound, QueueFull
 from casola_site.core.insert import insert_rows
-from jobs import events
+from jobs import caps, events
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.models import Job, JobEvent, Runner
 from jobs.transitions import MAX_CRASHES, backoff_seconds, share
 from usage.pricing import Snapshot
+from usage.reservations import reserve
 from usage.services import Consumption, record_usage
 
 logger = logging.getLogger(__name__)
@@ -65,6 +68,7 @@ class Submitter:
     token_id: int | None
     user_id: int | None
     max_queued_jobs: int | None = None
+    plan: str = ""
 
 
 @dataclass(slots=True)
@@ -109,9 +113,15 @@ def submit_job(
     task: str,
     payload: dict[str, Any],
     priority: int = 0,
+    ceiling: Decimal = Decimal(0),
     now: datetime,
 ) -> Job:
-    """A pending Job; its Runner is woken after the commit. Raises QueueFull at the plan's cap."""
+    """A pending Job; its Runner is woken after the commit.
+
+    What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
+    Raises QueueFull at the plan's cap, or OutOfBudget.
+    """
+    job_id = ids.job_id()
     with transaction.atomic():
         cap = submitter.max_queued_jobs
         if cap is not None:
@@ -123,9 +133,17 @@ def submit_job(
                 organization_id=submitter.organization_id, status=JobStatus.PENDING
             ).count()
             if waiting >= cap:
-                raise QueueFull(cap)
+                raise QueueFull(cap, plan=submitter.plan)
+        reserve(
+            job_id=str(job_id),
+            organization_id=submitter.organization_id,
+            token_id=submitter.token_id,
+            ceiling=ceiling,
+            now=now,
+            expires_at=now,  # an open Job keeps it
+        )
         job = Job.objects.create(
-            id=ids.job_id(),
+            id=job_id,
             organization_id=submitter.organization_id,
             token_id=submitter.token_id,
             user_id=submitter.user_id,
@@ -141,35 +159,17 @@ def submit_job(
     return job
 
 
-_ORGANIZATIONS_WAITING = """
-WITH RECURSIVE waiting(organization_id) AS (
-    SELECT min(organization_id) FROM jobs_job WHERE status = 'pending' AND queue_id = %s
-    UNION ALL
-    SELECT (SELECT min(organization_id) FROM jobs_job
-            WHERE status = 'pending' AND queue_id = %s AND organization_id > waiting.organization_id)
-    FROM waiting WHERE waiting.organization_id IS NOT NULL
-) SELECT organization_id FROM waiting WHERE organization_id IS NOT NULL
-"""
-
-
-def organizations_waiting(queue_id: str) -> list[int]:
-    """Organizations with a pending Job in the queue: one index probe each, however many Jobs."""
-    with connection.cursor() as cursor:
-        cursor.execute(_ORGANIZATIONS_WAITING, [queue_id, queue_id])
-        return [row[0] for row in cursor.fetchall()]
-
-
 def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
     """Up to `free` Jobs for a Runner: fewest running organization first, then priority, then age.
 
-    A Job that crashed a Runner before is never among them: see `claim_suspects`. A fenced Runner
-    gets nothing; its next heartbeat tells it why.
+    What is over its Organization's cap stays pending. A Job that crashed a Runner before is never
+    among them: see `claim_suspects`. A fenced Runner gets nothing; its next heartbeat tells it why.
     """
     if free <= 0:
         return []
     claimed: list[uuid.UUID] = []
     with transaction.atomic():
-        waiting = organizations_waiting(queue_id)
+        waiting = caps.organizations_waiting(queue_id)
         if not waiting or not _holds_lease(runner_id):
             return []
         running = dict(
@@ -177,19 +177,25 @@ def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> li
             .values_list("organization_id")
             .annotate(Count("pk"))
         )
-        open_organizations = dict.fromkeys(waiting, free)
-        while len(claimed) < free and open_organizations:
-            turns = share(free=free - len(claimed), running=running, waiting=open_organizations)
-            for organization_id in dict.fromkeys(turns):
-                wanted = turns.count(organization_id)
+        unsure = caps.capped(waiting)
+        room = {**dict.fromkeys(waiting, free), **caps.rooms(unsure)}
+        while len(claimed) < free and room:
+            turns = Counter(share(free=free - len(claimed), running=running, waiting=room))
+            if asked := {key: unsure.pop(key) for key in turns.keys() & unsure.keys()}:
+                room.update(caps.rooms_in_turn(asked))
+                continue
+            if not turns:
+                break
+            for organization_id, wanted in turns.items():
                 rows = _lock_pending(queue_id, now).filter(
                     organization_id=organization_id, crashes=0
                 )
                 taken = list(rows.exclude(pk__in=claimed)[:wanted].values_list("pk", flat=True))
                 claimed += taken
                 running[organization_id] = running.get(organization_id, 0) + len(taken)
+                room[organization_id] -= len(taken)
                 if len(taken) < wanted:
-                    del open_organizations[organization_id]
+                    del room[organization_id]
         return _take(claimed, runner_id=runner_id, now=now)
 
 
@@ -202,10 +208,12 @@ def claim_suspects(*, runner_id: int, queue_id: str, free: int, now: datetime) -
     with transaction.atomic():
         if not _holds_lease(runner_id):
             return []
-        rows = _lock_pending(queue_id, now)
-        taken = list(rows.filter(crashes=1)[:free].values_list("pk", flat=True))
-        taken = taken or list(rows.filter(crashes__gt=1)[:1].values_list("pk", flat=True))
-        return _take(taken, runner_id=runner_id, now=now)
+        room = caps.rooms_in_turn(caps.capped(caps.waiting_in(_suspects(queue_id, now))))
+        full = [key for key, left in room.items() if not left]
+        rows = _lock_pending(queue_id, now).exclude(organization_id__in=full)
+        rows = rows.values_list("pk", "organization_id")
+        taken = list(rows.filter(crashes=1)[:free]) or list(rows.filter(crashes__gt=1)[:1])
+        return _take(caps.within(room, taken), runner_id=runner_id, now=now)
 
 
 def _holds_lease(runner_id: int) -> bool:
@@ -215,10 +223,13 @@ def _holds_lease(runner_id: int) -> bool:
 
 
 def suspect_waits(*, queue_id: str, now: datetime) -> bool:
-    """Whether a Job that crashed a Runner before is due."""
-    return Job.objects.filter(
-        _due(now), queue_id=queue_id, status=JobStatus.PENDING, crashes__gt=0
-    ).exists()
+    """Whether a Job that crashed a Runner before is due and within its Organization's cap."""
+    suspects = _suspects(queue_id, now)
+    return suspects.exists() and caps.has_room(caps.waiting_in(suspects))
+
+
+def _suspects(queue_id: str, now: datetime) -> QuerySet[Job]:
+    return Job.objects.filter(_due(now), queue_id=queue_id, status=JobStatus.PENDING, crashes__gt=0)
 
 
 def _due(now: datetime) -> Q:
@@ -315,6 +326,7 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     add_events(
         [(uuid.UUID(o.job_id), str(o.status), {"attempt": o.attempt}) for o in accepted], at=now
     )
+    caps.wake_held_back((o.organization_id, o.queue_id) for o in accepted)
     accepted += direct
     record_usage(_consumption(o, now) for o in accepted)
     return {o.job_id for o in accepted}
@@ -404,6 +416,7 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
             units={},
             progress=0,
         )
+        caps.wake_held_back([(job.organization_id, job.queue_id)])
         add_events([(job.pk, "retried", {"error": (outcome.error or {}).get("code", "")})], at=now)
     return True
 
@@ -424,6 +437,7 @@ def release_jobs(
         Job.objects.filter(pk__in=[job.pk for job in lost]).update(crashes=F("crashes") + 1)
         for job in lost:
             _end(job, status=JobStatus.FAILED, error=CRASHED, charged=False, now=now)
+        caps.wake_held_back((job.organization_id, job.queue_id) for job in lost)
         Job.objects.filter(pk__in=[job.pk for job in back], status=JobStatus.PROCESSING).update(
             status=JobStatus.PENDING,
             runner=None,
@@ -449,6 +463,7 @@ def cancel_job(*, job: Job, prices: Snapshot, now: datetime) -> Job:
         was_running = current.status == JobStatus.PROCESSING
         _end(current, status=JobStatus.CANCELLED, error=None, charged=True, now=now, prices=prices)
         if was_running:
+            caps.wake_held_back([(current.organization_id, current.queue_id)])
             transaction.on_commit(lambda: events.request_cancel(current.queue_id, str(current.pk)))
     current.refresh_from_db()
     return current

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.conf import settings
-from django.utils.module_loading import import_string
 from redis.exceptions import RedisError
 from rest_framework.authentication import BaseAuthentication
 
 from casola_site.core import redis
+from casola_site.core.doors import Door, seconds_to_wait
 from casola_site.core.errors import AuthenticationFailed, RateLimited
-from casola_site.core.network import address_in, client_address
+from casola_site.core.network import address_in, address_of
 from tokens import identity as identities
 from tokens import keys
 from tokens.identity import Identity
@@ -19,8 +18,8 @@ from tokens.identity import Identity
 
 def refuse(address: str) -> Exception:
     """401, or 429 for an address that has failed too often."""
-    too_many = import_string(settings.FAILED_AUTHENTICATION)(address)
-    return RateLimited(retry_after=30) if too_many else AuthenticationFailed()
+    wait = seconds_to_wait(Door.FAILED_AUTHENTICATION, address=address)
+    return RateLimited(retry_after=wait) if wait else AuthenticationFailed()
 
 
 def check_address(identity: Identity, address: str) -> None:
@@ -57,9 +56,7 @@ class TokenAuthentication(BaseAuthentication):
 
     @staticmethod
     def _address(request: Any) -> str:
-        return client_address(
-            request.META.get("REMOTE_ADDR", ""), request.META.get("HTTP_X_FORWARDED_FOR")
-        )
+        return address_of(request)
 
     @staticmethod
     def _is_current(identity: Identity) -> bool:

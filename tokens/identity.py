@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from accounts.models import Membership, Organization, OrganizationStatus
 from accounts.roles import scopes_of_role
 from casola_site.core import stamps
+from casola_site.core.budgets import Budget
 from casola_site.core.errors import AuthenticationFailed
 from casola_site.core.scopes import Scope, closure
 from tokens import uses
@@ -44,15 +45,25 @@ class Identity:
     api_requests_per_minute: int | None
     job_submissions_per_minute: int | None
     max_queued_jobs: int | None
+    max_running_jobs: int | None
+    max_streams: int | None
+    plan: str
     expires_at: float | None
     stamp: str
     digest: str = ""
     is_service_account: bool = False
     is_authenticated: bool = True
+    budget: Budget | None = None
+    organization_has_budget: bool = False
 
     def may_use(self, model_id: str) -> bool:
         """Whether the token's model allow-list admits the model."""
         return self.allowed_models is None or model_id in self.allowed_models
+
+    @property
+    def is_budgeted(self) -> bool:
+        """Whether its requests are paid from a budget."""
+        return self.organization_has_budget or self.budget is not None
 
 
 class _Cache:
@@ -152,10 +163,42 @@ def _read(digest: str, stamp: str) -> Identity:
         api_requests_per_minute=plan.api_requests_per_minute,
         job_submissions_per_minute=plan.job_submissions_per_minute,
         max_queued_jobs=plan.max_queued_jobs,
+        max_running_jobs=plan.max_running_jobs,
+        max_streams=plan.max_streams,
+        plan=plan.name,
         expires_at=None if until is None else until.timestamp(),
         stamp=stamp,
         digest=digest,
         is_service_account=token.is_service_account,
+        budget=token.budget,
+        organization_has_budget=organization.budget is not None,
+    )
+
+
+def member_identity(membership: Membership) -> Identity:
+    """The caller that a signed-in member is: as far as their role reaches, without a token.
+
+    For services that compare what is asked for with who asks; it opens no API.
+    """
+    organization = membership.organization
+    plan = organization.plan
+    return Identity(
+        token_pk=0,
+        token_id="",
+        organization_pk=organization.pk,
+        organization_id=organization.public_id,
+        user_pk=membership.user_id,
+        scopes=role_scopes(organization, membership.user_id),
+        allowed_models=None,
+        allowed_ips=None,
+        api_requests_per_minute=plan.api_requests_per_minute,
+        job_submissions_per_minute=plan.job_submissions_per_minute,
+        max_queued_jobs=plan.max_queued_jobs,
+        max_running_jobs=plan.max_running_jobs,
+        max_streams=plan.max_streams,
+        plan=plan.name,
+        expires_at=None,
+        stamp="",
     )
 
 

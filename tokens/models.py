@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from accounts.models import Organization, User
 from casola_site.core import ids
+from casola_site.core.budgets import Budget, BudgetPeriod, budget_of
 
 
 class TokenStatus(models.TextChoices):
@@ -24,15 +25,6 @@ class ShownStatus(models.TextChoices):
     ACTIVE = "active"
     REVOKED = "revoked"
     EXPIRED = "expired"
-
-
-class BudgetPeriod(models.TextChoices):
-    """When a token's budget starts afresh."""
-
-    NEVER = "never"
-    DAILY = "daily"
-    WEEKLY = "weekly"
-    MONTHLY = "monthly"
 
 
 class ApiToken(models.Model):
@@ -67,6 +59,9 @@ class ApiToken(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True)
     rotated_at = models.DateTimeField(null=True, blank=True)
     last_used_at = models.DateTimeField(null=True, blank=True)
+    is_onboarding = models.BooleanField(
+        default=False, editable=False, help_text="Made for its member when they arrived"
+    )
 
     class Meta:
         indexes = (
@@ -76,10 +71,20 @@ class ApiToken(models.Model):
             models.CheckConstraint(
                 condition=models.Q(status__in=TokenStatus.values), name="token_status_known"
             ),
+            models.UniqueConstraint(
+                fields=("organization", "created_by"),
+                condition=models.Q(is_onboarding=True),
+                name="one_onboarding_token",
+            ),
         )
 
     def __str__(self) -> str:
         return f"{self.name} ({self.prefix}…{self.last_four})"
+
+    @property
+    def budget(self) -> Budget | None:
+        """What it may spend."""
+        return budget_of(self.budget_amount, self.budget_period)
 
     def shown_status(self, now: datetime) -> ShownStatus:
         """Active, revoked or expired at the moment."""

@@ -1,4 +1,4 @@
-"""How far a token reaches (pure): scopes, models, addresses, time; and whether one holds another."""
+"""How far a token reaches (pure): scopes, models, addresses, time, money; whether one holds another."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
+from casola_site.core.budgets import Budget
 from casola_site.core.scopes import Scope, closure
 
 
@@ -18,6 +19,9 @@ class Reach:
     models: frozenset[str] | None = None
     ips: tuple[str, ...] | None = None
     until: datetime | None = None
+    budget: Budget | None = None
+    payer: int | None = None
+    """Whose budget it is: what another token spends does not count against it."""
 
     def missing_scopes(self, of: Reach) -> frozenset[Scope]:
         """Scopes of the other that this one lacks."""
@@ -32,6 +36,10 @@ class Reach:
             passed.append("allowed_ips")
         if self.until is not None and (of.until is None or of.until > self.until):
             passed.append("expires_at")
+        if self.budget is not None and (
+            of.budget is None or of.payer != self.payer or not self.budget.holds(of.budget)
+        ):
+            passed.append("budget")
         return passed
 
     def holds(self, other: Reach) -> bool:
@@ -44,6 +52,9 @@ def make_reach(
     models: Iterable[str] | None,
     ips: Iterable[str] | None,
     until: datetime | None,
+    *,
+    budget: Budget | None = None,
+    payer: int | None = None,
 ) -> Reach:
     """From a token's columns."""
     return Reach(
@@ -51,6 +62,8 @@ def make_reach(
         None if models is None else frozenset(models),
         None if ips is None else tuple(ips),
         until,
+        budget,
+        payer,
     )
 
 

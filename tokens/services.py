@@ -5,14 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
+from django.conf import settings
 from django.db import transaction
+from django.utils.module_loading import import_string
 
 from accounts.actors import SYSTEM, Actor, token_actor
 from accounts.models import Membership, Organization, User
 from accounts.services.audit import Action, record
-from accounts.services.authority import manager_role
+from accounts.services.authority import lock_alone, manager_role
+from accounts.services.budgets import budget_columns
+from accounts.services.budgets import told as told_budget
+from casola_site.core.budgets import Budget, plain
 from casola_site.core.errors import (
     Conflict,
     InsufficientScope,
@@ -29,7 +35,16 @@ from tokens.reach import Reach, make_reach
 
 MAX_GRACE = timedelta(days=7)
 CHANGEABLE = frozenset(
-    {"name", "description", "scopes", "allowed_models", "allowed_ips", "expires_at"}
+    {
+        "name",
+        "description",
+        "scopes",
+        "allowed_models",
+        "allowed_ips",
+        "expires_at",
+        "budget_amount",
+        "budget_period",
+    }
 )
 
 
@@ -66,6 +81,12 @@ class LimitTooBroad(PermissionDenied):
         super().__init__(f"{name} may not reach further than this token's own", param=name)
 
 
+class BudgetedMaker(PermissionDenied):
+    """403: what a new token spent would not count against the budget of the one that makes it."""
+
+    message = "A token with a budget makes no other tokens"
+
+
 def within(
     minted_by: Identity,
     *,
@@ -92,12 +113,26 @@ def reach_of_identity(identity: Identity) -> Reach:
     """How far the caller reaches at this moment."""
     seconds = identity.expires_at
     until = None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC)
-    return make_reach(identity.scopes, identity.allowed_models, identity.allowed_ips, until)
+    return make_reach(
+        identity.scopes,
+        identity.allowed_models,
+        identity.allowed_ips,
+        until,
+        budget=identity.budget,
+        payer=identity.token_pk,
+    )
 
 
 def reach_of(token: ApiToken) -> Reach:
     """How far the token's own columns let it reach."""
-    return make_reach(token.scopes, token.allowed_models, token.allowed_ips, token.expires_at)
+    return make_reach(
+        token.scopes,
+        token.allowed_models,
+        token.allowed_ips,
+        token.expires_at,
+        budget=token.budget,
+        payer=token.pk,
+    )
 
 
 def check_within(reach: Reach, caller: Identity) -> None:
@@ -154,6 +189,7 @@ def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
     allowed_models: list[str] | None = None,
     allowed_ips: list[str] | None = None,
     expires_at: datetime | None = None,
+    budget: Budget | None = None,
     by: Actor = SYSTEM,
 ) -> tuple[ApiToken, str]:
     """A new token and its secret, which is shown this once.
@@ -171,6 +207,7 @@ def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
             raise ScopeTooBroad(wanted - limit)
     _check_expiry(expires_at, now)
     secret = keys.new_secret()
+    budget_amount, budget_period = budget_columns(budget)
     token = ApiToken.objects.create(
         organization=organization,
         created_by=created_by,
@@ -184,15 +221,27 @@ def issue_token(  # noqa: PLR0913 - one for each column that a caller chooses
         allowed_models=allowed_models,
         allowed_ips=allowed_ips,
         expires_at=expires_at,
+        budget_amount=budget_amount,
+        budget_period=budget_period,
         created_at=now,
     )
-    _note(token, Action.TOKEN_ISSUED, by, now, scopes=token.scopes)
+    told = {}
+    if budget is not None:
+        _follow_budget(token, now)
+        told["budget"] = told_budget(budget)
+    _note(token, Action.TOKEN_ISSUED, by, now, scopes=token.scopes, **told)
     return token, secret
 
 
 def _check_expiry(expires_at: datetime | None, now: datetime) -> None:
     if expires_at is not None and expires_at <= now:
         raise InvalidRequest("The expiry is in the past", code="invalid_value", param="expires_at")
+
+
+def _follow_budget(token: ApiToken, now: datetime) -> None:
+    """The counter belongs to an app above this one."""
+    follow = import_string(settings.BUDGET_CHANGED)
+    follow(organization=token.organization, token=token, budget=token.budget, now=now)
 
 
 def _renew(token: ApiToken) -> None:
@@ -233,6 +282,8 @@ def mint_token(
     make one too. Raises what issue_token does, LimitTooBroad, RoleTooLow or PermissionDenied.
     """
     by = by or token_actor(minted_by)
+    if minted_by.budget is not None:
+        raise BudgetedMaker
     if service_account is None:
         service_account = minted_by.is_service_account
     if minted_by.is_service_account and not service_account:
@@ -283,12 +334,18 @@ def _lock(token: ApiToken) -> ApiToken:
 def change_token(
     *, token: ApiToken, changes: dict[str, Any], caller: Identity, by: Actor, now: datetime
 ) -> ApiToken:
-    """Write the columns in `changes` (those of CHANGEABLE); they count from the next request on.
+    """Write the columns in `changes` (those of CHANGEABLE, and `budget` for the two of it).
+
+    They count from the next request on.
 
     Narrowing is always allowed. What reaches further than the token did must as a whole stay within
     the caller, and new scopes within the role of the member whose token it is. Raises TokenEnded,
     ScopeTooBroad, LimitTooBroad or InvalidRequest.
     """
+    if "budget" in changes:
+        lock_alone(token.organization)  # before the token: see usage.budgets
+        amount, period = budget_columns(changes["budget"])
+        changes = {**changes, "budget_amount": amount, "budget_period": period}
     token = _lock(token)
     if token.status == TokenStatus.REVOKED:
         raise TokenEnded(token.status)
@@ -311,6 +368,8 @@ def change_token(
     if not before.holds(reach_of(token)):
         check_within(reach_of(token), caller)
     token.save(update_fields=changed)
+    if {"budget_amount", "budget_period"} & set(changed):
+        _follow_budget(token, now)
     shown = {name: [_shown(old[name]), _shown(getattr(token, name))] for name in changed}
     _note(token, Action.TOKEN_CHANGED, by, now, changes=shown)
     _renew(token)
@@ -318,7 +377,9 @@ def change_token(
 
 
 def _shown(value: Any) -> Any:
-    return int(value.timestamp()) if isinstance(value, datetime) else value
+    if isinstance(value, datetime):
+        return int(value.timestamp())
+    return plain(value) if isinstance(value, Decimal) else value
 
 
 @transaction.atomic

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal
+from decimal import ROUND_CEILING, Decimal
 from typing import Any
 
+NANO = Decimal("0.000000001")
 Snapshot = dict[str, list[str | int]]  # unit -> [amount, per]
 
 
@@ -23,4 +24,17 @@ def amount_of(units: Mapping[str, int], prices: Mapping[str, Any]) -> Decimal:
         count = counts.get(unit, 0)
         if count:
             total += Decimal(count) * Decimal(str(amount)) / Decimal(per)
-    return total.quantize(Decimal("0.000000001"))
+    return total.quantize(NANO)
+
+
+def ceiling_of(most: Mapping[str, int], prices: Mapping[str, Any]) -> Decimal:
+    """The most that `amount_of` can come to when no unit exceeds `most`, to nine places.
+
+    Raises KeyError for a priced unit that `most` does not bound.
+    """
+    each = {unit: Decimal(str(amount)) / Decimal(per) for unit, (amount, per) in prices.items()}
+    cached = each.pop("cached_tokens", None)
+    if cached is not None:  # a cached token is paid instead of a prompt token
+        each["prompt_tokens"] = max(cached, each.get("prompt_tokens", Decimal(0)))
+    total = sum((most[unit] * price for unit, price in each.items()), Decimal(0))
+    return total.quantize(NANO, rounding=ROUND_CEILING)

@@ -184,3 +184,9 @@ def _public_ids(groups: Sequence[str], found: dict[tuple[Any, ...], Sums]) -> An
         value if name is None else name.get(value)
         for value, name in zip(values, names, strict=True)
     )
+
+
+def last_record(organization: Organization) -> UsageRecord | None:
+    """The end of the Organization's newest finished Job; None before its first one."""
+    records = UsageRecord.objects.filter(organization=organization)
+    return records.order_by("-created_at").first()

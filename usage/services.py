@@ -11,6 +11,7 @@ from typing import Any
 from casola_site.core.insert import insert_rows
 from usage.models import UNITS, Price, UsageRecord
 from usage.pricing import Snapshot, amount_of
+from usage.reservations import settle
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +41,11 @@ def price_snapshot(*, model_id: str, now: datetime) -> Snapshot:
 
 
 def record_usage(consumptions: Iterable[Consumption]) -> None:
-    """One UsageRecord each. Raises IntegrityError when a Job already has one."""
-    insert_rows(UsageRecord, [_record(item) for item in consumptions])
+    """One UsageRecord each, counted on the budgets. Raises IntegrityError for a Job that has one."""
+    rows = [_record(item) for item in consumptions]
+    if rows:
+        settle(rows)
+        insert_rows(UsageRecord, rows)
 
 
 def _record(item: Consumption) -> dict[str, Any]:

@@ -13,19 +13,21 @@ import hashlib
 import math
 import secrets
 import time
+from enum import StrEnum
 from typing import Any
 
 from django.conf import settings
-from django_ratelimit.core import is_ratelimited
+from django_ratelimit.core import get_usage
 from redis.exceptions import NoScriptError, RedisError
 from rest_framework.throttling import BaseThrottle
 
 from casola_site.core import redis
+from casola_site.core.doors import Door
 from casola_site.core.errors import RateLimited, Unavailable
+from casola_site.core.network import network_of
 from tokens.identity import Identity, stamp_key
-from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass
+from usage.limits import UNLIMITED, Decision, LocalWindow, RateClass, window_key
 
-FAILED_AUTHENTICATION_RATE = "300/m"
 MAX_READS = 5  # of an Identity whose Organization changes all the time
 
 # KEYS: window, stamp. ARGV: limit (-1: none), expected stamp ("": any), member.
@@ -71,7 +73,7 @@ def _arguments(
     identity: Identity, rate_class: RateClass, limit: int | None
 ) -> tuple[list[str], list[Any]]:
     keys = [
-        f"casola:rate:{identity.organization_id}:{rate_class}",
+        window_key(identity.organization_id, rate_class),
         stamp_key(identity.organization_id),
     ]
     return keys, [-1 if limit is None else limit, identity.stamp, secrets.token_hex(8)]
@@ -222,24 +224,68 @@ class PlanThrottle(BaseThrottle):
         raise Unavailable
 
 
-class _Door:
-    """The two attributes of a request that django_ratelimit reads."""
+class Per(StrEnum):
+    """Whom a door's rate counts: an address, an account from one address, an account."""
 
-    def __init__(self, address: str) -> None:
-        self.META = {"REMOTE_ADDR": address}
-        self.method = "POST"
+    ADDRESS = "address"
+    PAIR = "pair"
+    ACCOUNT = "account"
 
 
-def failed_authentication(address: str) -> bool:
-    """Count a failed attempt from this address; True when it made too many within a minute."""
+# What may be tried at each door. An account's own rate, whatever the address, stands only where
+# the attempts could come from many addresses and the account's holder can do without the door.
+DOOR_RATES: dict[Door, dict[Per, str]] = {
+    Door.FAILED_AUTHENTICATION: {Per.ADDRESS: "300/m"},
+    Door.SIGN_UP: {Per.ADDRESS: settings.SIGNUP_RATE},
+    Door.LOGIN: {Per.ADDRESS: "30/m", Per.PAIR: "5/m"},
+    Door.RESET: {Per.ADDRESS: "20/h", Per.PAIR: "5/h", Per.ACCOUNT: "20/h"},
+    Door.CODE: {Per.ADDRESS: "30/m"},
+    Door.SECOND_FACTOR: {Per.ADDRESS: "30/m", Per.ACCOUNT: "5/m"},
+    Door.INVITE: {Per.ADDRESS: "20/m"},
+}
+_PERIODS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_local_doors = {seconds: LocalWindow(seconds) for seconds in _PERIODS.values()}
+
+
+class _Knock:
+    """The attributes of a request that django_ratelimit reads."""
+
+    method = "POST"
+
+
+def knock(door: Door, *, address: str, account: str = "") -> int:
+    """Count an attempt at a door; 0 when admitted, else the seconds until there is room.
+
+    Over all processes in fixed windows; while Redis is away each process grants its share.
+    """
+    network = network_of(address)
+    whose = {Per.ADDRESS: network, Per.PAIR: f"{network} {account}", Per.ACCOUNT: account}
+    for per, rate in DOOR_RATES[door].items():
+        if per is not Per.ADDRESS and not account:
+            continue
+        wait = _count(f"{door}-{per}", whose[per], rate)
+        if wait:
+            return wait
+    return 0
+
+
+def _count(group: str, value: str, rate: str) -> int:
     try:
-        return is_ratelimited(
-            _Door(address),  # type: ignore[arg-type]
-            group="failed-authentication",
-            key=lambda _group, _request: address,
-            rate=FAILED_AUTHENTICATION_RATE,
+        usage = get_usage(
+            _Knock(),  # type: ignore[arg-type]
+            group=group,
+            key=lambda _group, _request: value,
+            rate=rate,
             increment=True,
         )
     except (RedisError, ConnectionError):
-        decision = _local.admit(f"door:{address}", 300, time.monotonic())
-        return not decision.admitted
+        return _count_here(group, value, rate)
+    return max(1, usage["time_left"]) if usage and usage["should_limit"] else 0
+
+
+def _count_here(group: str, value: str, rate: str) -> int:
+    limit, _, period = rate.partition("/")
+    share = min(int(limit), max(1, int(limit) // settings.WEB_WORKERS))
+    window = _local_doors[_PERIODS[period]]
+    decision = window.admit(f"{group}:{value}", share, time.monotonic())
+    return 0 if decision.admitted else max(1, math.ceil(decision.reset_seconds))

@@ -1,6 +1,7 @@
 """Everything that changes Users' places in Organizations, and the audit that tells of it."""
 
 from accounts.services.audit import Action, record
+from accounts.services.budgets import change_budget
 from accounts.services.errors import (
     InviteNotFound,
     LastOwner,
@@ -35,6 +36,7 @@ from accounts.services.organizations import (
     switch_organization,
     unsuspend_organization,
 )
+from accounts.services.sign_in import address_changed, confirm_address, note_sign_in
 from accounts.services.transfers import (
     accept_transfer,
     end_transfer,
@@ -56,10 +58,13 @@ __all__ = [
     "accept_invite",
     "accept_invite_as",
     "accept_transfer",
+    "address_changed",
+    "change_budget",
     "change_organization",
     "change_plan",
     "change_role",
     "check_text",
+    "confirm_address",
     "create_invite",
     "create_organization",
     "end_transfer",
@@ -68,6 +73,7 @@ __all__ = [
     "find_open_transfer",
     "free_slug",
     "join_url",
+    "note_sign_in",
     "offer_transfer",
     "open_organization",
     "personal_organization",

@@ -13,13 +13,14 @@ from accounts.models import AuditEvent, Organization, User
 
 
 class Action(StrEnum):
-    """What can be done to an Organization; apps above add theirs as they grow."""
+    """What can be done to an Organization, and to how a User signs in."""
 
     ORGANIZATION_CREATED = "organization.created"
     ORGANIZATION_CHANGED = "organization.changed"
     ORGANIZATION_SUSPENDED = "organization.suspended"
     ORGANIZATION_UNSUSPENDED = "organization.unsuspended"
     PLAN_CHANGED = "organization.plan_changed"
+    BUDGET_CHANGED = "organization.budget_changed"
     ROLE_CHANGED = "member.role_changed"
     MEMBER_REMOVED = "member.removed"
     INVITE_CREATED = "invite.created"
@@ -34,6 +35,21 @@ class Action(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     TOKEN_CHANGED = "token.changed"  # noqa: S105
     TOKEN_ROTATED = "token.rotated"  # noqa: S105
+    SIGNED_UP = "user.signed_up"
+    SIGNED_IN = "user.signed_in"
+    SIGN_IN_FAILED = "user.sign_in_failed"
+    SIGNED_OUT = "user.signed_out"
+    LOCKED_OUT = "user.locked_out"
+    LOCK_CLEARED = "user.lock_cleared"
+    EMAIL_VERIFIED = "user.email_verified"
+    EMAIL_CHANGED = "user.email_changed"
+    PASSWORD_CHANGED = "user.password_changed"  # noqa: S105
+    PASSWORD_RESET = "user.password_reset"  # noqa: S105
+    MFA_ADDED = "user.mfa_added"
+    MFA_REMOVED = "user.mfa_removed"
+    PROVIDER_ADDED = "user.provider_added"
+    PROVIDER_REMOVED = "user.provider_removed"
+    SESSIONS_ENDED = "user.sessions_ended"
 
 
 def record(

@@ -28,13 +28,16 @@ def fresh(function: Callable[P, T]) -> Callable[P, T]:
     return call
 
 
-def in_thread(function: Callable[P, T]) -> Callable[P, Awaitable[T]]:
-    """An awaitable form of a function that uses the database."""
+def in_thread(
+    function: Callable[P, T], threads: ThreadPoolExecutor | None = None
+) -> Callable[P, Awaitable[T]]:
+    """An awaitable form of a function that uses the database, in the shared threads or in others."""
     checked = fresh(function)
 
     @functools.wraps(function)
     async def call(*args: P.args, **kwargs: P.kwargs) -> T:
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(_executor, functools.partial(checked, *args, **kwargs))
+        pool = threads or _executor
+        return await loop.run_in_executor(pool, functools.partial(checked, *args, **kwargs))
 
     return call

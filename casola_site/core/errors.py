@@ -29,6 +29,7 @@ TYPES = {
 CODES = {
     400: "invalid_request",
     401: "invalid_api_key",
+    402: "budget_exceeded",
     403: "forbidden",
     404: "not_found",
     405: "method_not_allowed",
@@ -112,6 +113,14 @@ class AuthenticationFailed(ApiError):
     def default_headers(self) -> dict[str, str]:
         """RFC 9110 wants the challenge."""
         return {"WWW-Authenticate": "Bearer"}
+
+
+class BudgetExceeded(ApiError):
+    """402: what the request may cost does not fit into a budget; `extra` holds its state."""
+
+    status = 402
+    code = "budget_exceeded"
+    message = "The budget is used up"
 
 
 class PermissionDenied(ApiError):
@@ -199,14 +208,15 @@ class RateLimited(ApiError):
 
 
 class QueueFull(ApiError):
-    """429: the organization has as many Jobs waiting as its Plan allows."""
+    """429: the organization has as much waiting as its Plan allows; `what` is waiting."""
 
     status = 429
     code = "queue_full"
 
-    def __init__(self, cap: int) -> None:
+    def __init__(self, cap: int, *, plan: str, what: str = "jobs", retry_after: int = 30) -> None:
         super().__init__(
-            f"Too many queued jobs (the plan allows {cap})", headers={"retry-after": "30"}
+            f"Too many {what} are waiting: the plan {plan} allows {cap}",
+            headers={"retry-after": str(retry_after)},
         )
 
 

@@ -11,9 +11,10 @@ from django.core.exceptions import ImproperlyConfigured
 
 from casola_site.core import private_redis
 from casola_site.settings import environment as env
+from casola_site.settings.sign_in import *  # noqa: F403
+from casola_site.settings.sign_in import SOCIAL_APPS, SOCIAL_ORIGINS
 
 BASE_DIR = Path(__file__).resolve().parents[2]
-environ.Env.read_env(BASE_DIR / ".env") if (BASE_DIR / ".env").is_file() else None
 
 VAR_DIR = env.directory("VAR_DIR", BASE_DIR / "var")
 HOST = env.text("HOST", "127.0.0.1")
@@ -47,13 +48,16 @@ RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
-FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
+SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
+BUDGET_CHANGED = "usage.budgets.follow_budget"
+BUDGET_STATES = "usage.budgets.token_states"
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.
 JOB_TASKS = "inference.selectors.task_contract"
+JOB_COUNTS = "jobs.selectors.count_jobs"
 
 INSTALLED_APPS = [
-    "django.contrib.admin",
+    "accounts.sign_in.apps.StaffAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -64,6 +68,13 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_q",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "allauth.usersessions",
+    "allauth.socialaccount",
+    *SOCIAL_APPS,
+    "axes",
     "casola_site",
     "accounts",
     "tokens",
@@ -84,7 +95,11 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "casola_site.core.error_views.PageErrorMiddleware",
 ]
+# No session is needed to show one, so that the page about an absent database can be shown.
+MESSAGE_STORAGE = "django.contrib.messages.storage.cookie.CookieStorage"
 
 ROOT_URLCONF = "casola_site.urls"
 ASGI_APPLICATION = "casola_site.asgi.application"
@@ -120,6 +135,7 @@ TEMPLATES = [
                 "django.template.context_processors.request",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
+                "accounts.shell.shell",
             ]
         },
     }
@@ -159,6 +175,7 @@ else:
 
 # Mail: the console until EMAIL_URL names a server, such as smtp+tls://user:password@host:587
 globals().update(env.mail("EMAIL_URL"))
+MAIL_SERVER = bool(env.text("EMAIL_URL"))
 DEFAULT_FROM_EMAIL = SERVER_EMAIL = env.text("EMAIL_FROM", "Casola <casola@localhost>")
 EMAIL_SUBJECT_PREFIX, EMAIL_TIMEOUT = "", 10
 
@@ -172,12 +189,14 @@ CHANNEL_LAYERS = {
         "CONFIG": {"hosts": [{"address": REDIS_URL}], "prefix": "casola:"},
     }
 }
+_REDIS_CACHE = {
+    "LOCATION": REDIS_URL,
+    "KEY_PREFIX": "casola",
+    "OPTIONS": {"socket_timeout": 2, "socket_connect_timeout": 1},
+}
 CACHES = {
-    "default": {
-        "BACKEND": "django.core.cache.backends.redis.RedisCache",
-        "LOCATION": REDIS_URL,
-        "KEY_PREFIX": "casola",
-    },
+    "default": {"BACKEND": "casola_site.core.cache.SharedCache", **_REDIS_CACHE},
+    "doors": {"BACKEND": "django.core.cache.backends.redis.RedisCache", **_REDIS_CACHE},
     "local": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"},
 }
 
@@ -262,12 +281,13 @@ CONTENT_SECURITY_POLICY = {
         "object-src": ["'none'"],
         "base-uri": ["'self'"],
         "frame-ancestors": ["'none'"],
-        "form-action": ["'self'"],
+        "form-action": ["'self'", *SOCIAL_ORIGINS],
     }
 }
-RATELIMIT_USE_CACHE = "default"
+RATELIMIT_USE_CACHE = "doors"
 RATELIMIT_FAIL_OPEN = True  # the Redis-away case is decided in usage/throttling.py
-SILENCED_SYSTEM_CHECKS: list[str] = []
+# axes.W002: no AxesMiddleware, because the admin's login page itself says that it is locked.
+SILENCED_SYSTEM_CHECKS = ["axes.W002"]
 
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 LOGGING = {
@@ -289,5 +309,6 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},
+        "axes": {"level": "ERROR"},  # the audit tells of locks
     },
 }

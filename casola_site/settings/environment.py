@@ -9,12 +9,16 @@ import secrets
 import tempfile
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import environ
 from django.core.exceptions import ImproperlyConfigured
 
 from casola_site.core.fetch_target import Unfit, origin_of
+
+DOTENV = Path(__file__).resolve().parents[2] / ".env"
+if DOTENV.is_file():
+    environ.Env.read_env(DOTENV)
 
 TRUE = {"1", "true", "yes", "on"}
 FALSE = {"0", "false", "no", "off", ""}
@@ -92,6 +96,49 @@ def origins(name: str) -> list[str]:
         except (Unfit, ValueError):
             raise ImproperlyConfigured(f"{name}: {_shown(part)!r} is no origin.") from None
     return found
+
+
+def rate(name: str, default: str) -> str:
+    """A number per second, minute, hour or day, such as `5/h`."""
+    value = text(name, default)
+    if not re.fullmatch(r"[1-9][0-9]{0,5}/[smhd]", value):
+        raise ImproperlyConfigured(
+            f"{name}={value!r} is no rate: a number per s, m, h or d, such as 5/h."
+        )
+    return value
+
+
+def oauth_client(name: str) -> dict[str, str] | None:
+    """`client_id:secret` as an app of allauth's; None when unset."""
+    value = text(name)
+    if not value:
+        return None
+    client_id, _, secret = value.partition(":")
+    if not client_id or not secret or re.search(r"\s", value):
+        raise ImproperlyConfigured(f"{name} must be client_id:secret.")
+    return {"client_id": client_id, "secret": secret}
+
+
+def openid_client(name: str, title: str) -> dict[str, Any] | None:
+    """`https://client_id:secret@issuer` as an app of allauth's; None when unset."""
+    address = url(name, "", schemes=("https", "http"))
+    if not address:
+        return None
+    parts = urlsplit(address)
+    if not parts.hostname or not parts.username or not parts.password:
+        raise ImproperlyConfigured(
+            f"{name}={_shown(address)!r} must be https://client_id:secret@issuer."
+        )
+    if parts.scheme == "http" and parts.hostname not in ("localhost", "127.0.0.1", "::1"):
+        raise ImproperlyConfigured(f"{name}={_shown(address)!r} must begin with https://.")
+    server = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+    return {
+        "provider_id": "openid",
+        "name": text(title, parts.hostname),
+        "client_id": unquote(parts.username),
+        "secret": unquote(parts.password),
+        "settings": {"server_url": server},
+    }
 
 
 MAIL_SCHEMES = ("smtp", "smtps", "smtp+tls", "smtp+ssl", "consolemail", "filemail", "dummymail")

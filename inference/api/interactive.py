@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
 
@@ -23,11 +24,13 @@ from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
+from inference.api.holding import held
 from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
 from tokens.identity import Identity
+from usage.slots import Slot, slots
 
 finish_jobs_async = in_thread(finish_jobs)
 
@@ -42,6 +45,8 @@ class Call:
     requested_model: str
     body: dict[str, Any]
     created: float = field(default_factory=time.time)
+    line_ms: int = 0
+    """How long it waited for one of the Organization's slots."""
     started: Started | None = None
     finished: Finished | None = None
 
@@ -51,13 +56,8 @@ class Call:
         if self.model.is_demo:
             headers["x-casola-weights"] = "demo"
         total = round((time.time() - self.created) * 1000)
-        queue = (
-            self.finished.queue_ms
-            if self.finished
-            else self.started.queue_ms
-            if self.started
-            else 0
-        )
+        begun = self.finished or self.started
+        queue = self.line_ms + (begun.queue_ms if begun else 0)
         model = self.finished.model_ms if self.finished else max(0, total - queue)
         headers["server-timing"] = f"queue;dur={queue}, model;dur={model}, total;dur={total}"
         return headers
@@ -119,9 +119,10 @@ class Interactive:
         async def run() -> tuple[Call, Finished]:
             call = await cls.prepare(hub(), identity, data)
             call.body["stream"] = False
-            async for piece in cls.pieces(hub(), call):
-                if isinstance(piece, Finished):
-                    return call, piece
+            async with aclosing(cls.pieces(hub(), call)) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, Finished):
+                        return call, piece
             raise ApiError
 
         return async_to_sync(run)()
@@ -136,12 +137,16 @@ class Interactive:
         return Call(str(ids.job_id()), identity, model, body["model"], body)
 
     @classmethod
-    async def pieces(cls, link: Hub, call: Call) -> AsyncIterator[Piece]:
-        """Run it; a Runner lost on the way is recorded here, uncharged."""
-        identity = call.identity
+    async def pieces(cls, link: Hub, call: Call) -> AsyncGenerator[Piece, None]:
+        """Run it in one of the Organization's slots and within its budgets.
+
+        A Runner lost on the way is recorded here, uncharged. Raises QueueFull or OutOfBudget before
+        the first piece, or what `Hub.run` raises.
+        """
+        identity, contract = call.identity, cls.contract(call.body)
         request = {
             "task": cls.task,
-            "input": cls.contract(call.body),
+            "input": contract,
             "stream": bool(call.body.get("stream")),
             "who": [
                 identity.organization_pk,
@@ -151,26 +156,46 @@ class Interactive:
             ],
             "created_at": call.created,
         }
-        stream = link.run(
-            job_id=call.job_id,
-            model=call.model,
-            request=request,
-            wait_seconds=settings.WAIT_SECONDS,
-        )
+        slot = None
         revocation.watch(call, cls.required_scopes["POST"])
         try:
-            async for piece in stream:
-                if isinstance(piece, Started):
-                    call.started = piece
-                elif isinstance(piece, Finished):
-                    call.finished = piece
-                yield piece
+            slot = await cls.take_slot(call)
+            async with held(call, cls.task, contract) as trace:
+                stream = link.run(
+                    job_id=call.job_id,
+                    model=call.model,
+                    request=request,
+                    wait_seconds=settings.WAIT_SECONDS - call.line_ms / 1000,
+                    trace=trace,
+                )
+                async with aclosing(stream):
+                    async for piece in stream:
+                        if isinstance(piece, Started):
+                            call.started = piece
+                        elif isinstance(piece, Finished):
+                            call.finished = piece
+                        yield piece
         except RunnerLost:
             await finish_jobs_async([cls.lost(call)])
             raise
         finally:
             revocation.unwatch(call)
-            await stream.aclose()
+            if slot is not None:
+                await slot.release()
+
+    @classmethod
+    async def take_slot(cls, call: Call) -> Slot | None:
+        """The request's slot, when its turn has come; None without caps. Raises as `pieces`."""
+        began = time.monotonic()
+        try:
+            return await slots().take(
+                call.identity,
+                job_id=call.job_id,
+                stream=bool(call.body.get("stream")),
+                wait_seconds=settings.WAIT_SECONDS,
+            )
+        finally:
+            call.line_ms = round((time.monotonic() - began) * 1000)
 
     @classmethod
     def lost(cls, call: Call) -> Outcome:

@@ -15,6 +15,7 @@ from casola_site.core.errors import ApiError, AuthenticationFailed, Insufficient
 from casola_site.core.scopes import Scope
 from inference.hub import hub
 from tokens import identity as identities
+from usage.slots import slots
 
 if TYPE_CHECKING:
     from inference.api.interactive import Call
@@ -90,4 +91,5 @@ async def _check(call: Call, scope: Scope) -> None:
 
 def _end(call: Call, error: ApiError) -> None:
     unwatch(call)
+    slots().end(call.job_id, error)
     hub().end(call.job_id, error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from drf_spectacular.utils import OpenApiParameter, extend_schema
@@ -17,6 +18,7 @@ from jobs.api.serializers import JobCreatedSerializer, JobCreateSerializer, JobS
 from jobs.contracts import task_contract
 from jobs.services import Submitter, cancel_job, find_job, submit_job
 from usage.limits import RateClass
+from usage.reservations import refusals_told
 from usage.services import price_snapshot
 
 JOB = OpenApiParameter("job_id", str, OpenApiParameter.PATH)
@@ -52,25 +54,28 @@ class JobViewSet(ApiViewSet):
                     token_id=identity.token_pk,
                     user_id=identity.user_pk,
                     max_queued_jobs=identity.max_queued_jobs,
+                    plan=identity.plan,
                 ),
                 model_id=contract.model_id,
                 queue_id=contract.queue_id,
                 task=contract.task,
                 payload=contract.payload,
                 priority=data.get("priority", 0),
+                ceiling=contract.ceiling(now=moment) if identity.is_budgeted else Decimal(0),
                 now=moment,
             )
             return 201, {"id": str(job.pk), "queue_id": job.queue_id}
 
         key = request.headers.get("Idempotency-Key")
-        status, answer = answer_once(
-            organization=Organization(pk=identity.organization_pk),
-            route="jobs",
-            key=key,
-            body=request.data,
-            now=moment,
-            make=make,
-        )
+        with refusals_told(moment):
+            status, answer = answer_once(
+                organization=Organization(pk=identity.organization_pk),
+                route="jobs",
+                key=key,
+                body=request.data,
+                now=moment,
+                make=make,
+            )
         return Response(answer, status=status, headers={"x-casola-job-id": answer["id"]})
 
     @extend_schema(

@@ -103,7 +103,7 @@ def test_what_failed_is_not_kept():
 
     def refuse():
         make_job(organization=organization)
-        raise QueueFull(1)
+        raise QueueFull(1, plan="Test")
 
     with pytest.raises(QueueFull):
         ask(organization, make=refuse)

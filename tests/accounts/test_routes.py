@@ -50,6 +50,7 @@ class Row(NamedTuple):
         return f"{self.method} {self.path} {self.body or ''}"
 
 
+BUDGET = {"amount": "5", "period": "monthly"}
 NEW = {"name": "x", "scopes": ["user:read"]}
 ROBOT = {"name": "x", "preset": "userFull", "service_account": True}
 TO_OWNER = {"role": "owner", "email": "a@example.com"}
@@ -78,6 +79,10 @@ TABLE = [
     Row("POST", INVITES + "/{invite}/resend", events=("invite.resent",)),
     Row("GET", ORG + "/audit"),
     Row("GET", ORG + "/usage"),
+    Row("GET", ORG + "/limits"),
+    Row("GET", ORG + "/budget"),
+    Row("PUT", ORG + "/budget", BUDGET, events=("organization.budget_changed",)),
+    Row("DELETE", ORG + "/budget"),  # there is none
     Row(
         "POST", "/api/invites/accept", {"token": "{link}"}, (*ADMINS, "member"), 200,
         ("invite.accepted",), "user:write",

@@ -112,11 +112,22 @@ def test_the_command_creates_all_or_nothing(wrong):
     assert not User.objects.exists()
 
 
-def test_the_seeds_plans():
-    columns = ("code", "api_requests_per_minute", "job_submissions_per_minute")
+def test_the_seeds_plans_and_their_caps():
+    columns = (
+        "code",
+        "api_requests_per_minute",
+        "job_submissions_per_minute",
+        "max_running_jobs",
+        "max_queued_jobs",
+        "max_streams",
+        "max_sockets",
+        "storage_bytes",
+        "retention_hours",
+    )
+    gb = 10**9
     assert set(Plan.objects.values_list(*columns)) == {
-        ("free", 60, 10),
-        ("pro", 600, 100),
-        ("enterprise", 6000, 1000),
-        ("unlimited", None, None),
+        ("free", 60, 10, 2, 100, 2, 5, gb, 24),
+        ("pro", 600, 100, 20, 5_000, 20, 50, 50 * gb, 7 * 24),
+        ("enterprise", 6_000, 1_000, 200, 50_000, 100, 500, 1_000 * gb, 30 * 24),
+        ("unlimited", *[None] * 7, 30 * 24),
     }

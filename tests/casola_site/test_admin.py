@@ -5,6 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from allauth.account.models import EmailAddress
+from allauth.mfa.models import Authenticator
+from allauth.socialaccount.models import SocialAccount
+from allauth.usersessions.models import UserSession
+from axes.models import AccessAttempt
 from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
@@ -16,8 +21,16 @@ from inference.models import ModelSpec, Node, Placement
 from jobs.models import JobEvent
 from tests.factories.accounts import make_invite, make_organization, make_transfer
 from tests.factories.jobs import make_job, make_runner
+from tests.factories.usage import make_budget
 from tokens.services import issue_token
-from usage.models import Price, TotalsMark, UsageRecord, UsageTotal
+from usage.models import (
+    BudgetAlert,
+    BudgetReservation,
+    Price,
+    TotalsMark,
+    UsageRecord,
+    UsageTotal,
+)
 from usage.totals import roll_up
 
 pytestmark = pytest.mark.django_db
@@ -65,6 +78,14 @@ def make_one_of_each(number: int) -> str:
         task="x",
         status="completed",
         created_at=timezone.now() - timedelta(hours=2),
+    )
+    make_budget(organization)
+    counter = make_budget(token)
+    BudgetReservation.objects.create(
+        counter=counter, job_id=str(job.pk), amount=1, expires_at=timezone.now()
+    )
+    BudgetAlert.objects.create(
+        counter=counter, period_start=timezone.now(), amount=1, threshold=50, spent=1
     )
     UsageTotal.objects.all().delete()
     TotalsMark.objects.all().delete()
@@ -135,6 +156,63 @@ def test_nothing_can_be_added_changed_or_deleted(staff, model):
         {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"},
     )
     assert model._default_manager.filter(pk=row.pk).values().get() == before
+
+
+def make_sign_in(number: int) -> list[str]:
+    """Rows of what signs a User in; returns what must not be seen."""
+    user = User.objects.create_user(f"person-{number}@example.com")
+    secrets = [f"totp-secret-{number}", f"seed-{number}", f"{number}" * 32, f"extra-{number}"]
+    EmailAddress.objects.create(user=user, email=user.email, verified=True, primary=True)
+    Authenticator.objects.create(user=user, type="totp", data={"secret": secrets[0]})
+    Authenticator.objects.create(user=user, type="recovery_codes", data={"seed": secrets[1]})
+    UserSession.objects.create(user=user, ip="10.0.0.1", user_agent="x", session_key=secrets[2])
+    SocialAccount.objects.create(
+        user=user, provider="github", uid=str(number), extra_data={"x": secrets[3]}
+    )
+    AccessAttempt.objects.create(
+        username=user.email,
+        ip_address="10.0.0.1",
+        user_agent=str(number),
+        post_data=f"extra-{number}",
+        failures_since_start=1,
+    )
+    return secrets
+
+
+SIGN_IN = (EmailAddress, Authenticator, UserSession, SocialAccount, AccessAttempt)
+
+
+@pytest.mark.parametrize("model", SIGN_IN, ids=lambda model: model.__name__)
+def test_sign_in_shows_no_secret_and_costs_the_same_at_one_and_three_rows(
+    staff, model, django_assert_max_num_queries, django_assert_num_queries
+):
+    assert isinstance(admin.site._registry[model], ReadOnlyAdmin)
+    secrets = make_sign_in(1)
+    with django_assert_max_num_queries(16) as counted:
+        first = staff.get(url(model, "changelist"))
+    secrets += [*make_sign_in(2), *make_sign_in(3)]
+    with django_assert_num_queries(len(counted)):
+        second = staff.get(url(model, "changelist"))
+    row = model.objects.order_by("-pk")[0]
+    one = staff.get(url(model, "change", row.pk))
+    assert staff.post(url(model, "change", row.pk), {"email": "x@example.com"}).status_code == 403
+    assert staff.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    assert model.objects.filter(pk=row.pk).exists()
+    for page in (first, second, one):
+        assert page.status_code == 200
+        assert not [secret for secret in secrets if secret in page.content.decode()]
+
+
+def test_libraries_pages_that_show_secrets_are_not_there():
+    shown = {model._meta.label for model in admin.site._registry}
+    hidden = {
+        "account.EmailConfirmation",
+        "socialaccount.SocialApp",
+        "socialaccount.SocialToken",
+        "axes.AccessLog",
+        "axes.AccessFailureLog",
+    }
+    assert shown & hidden == set()
 
 
 def test_a_pasted_secret_finds_its_token(staff):

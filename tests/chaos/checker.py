@@ -112,6 +112,24 @@ PROMISES = {
         SELECT job.id, runner.state FROM jobs_job job LEFT JOIN jobs_runner runner
         ON runner.id = job.runner_id WHERE job.status = 'processing'
         AND (runner.id IS NULL OR runner.state IN ('dead', 'stopped'))""",
+    "B1 more was spent than a budget allows": """
+        SELECT id, amount, spent, reserved FROM usage_budgetcounter
+        WHERE spent + reserved > amount""",
+    "B2 what is reserved is not what requests hold": """
+        SELECT counter.id, counter.reserved, coalesce(sum(held.amount), 0)
+        FROM usage_budgetcounter counter
+        LEFT JOIN usage_budgetreservation held ON held.counter_id = counter.id
+        GROUP BY counter.id HAVING counter.reserved <> coalesce(sum(held.amount), 0)""",
+    "B2 an ended job still holds a reservation": """
+        SELECT held.job_id, held.amount FROM usage_budgetreservation held
+        JOIN usage_usagerecord usage ON usage.job_id = held.job_id""",
+    "B3 what is spent is not what the ledger charges": """
+        SELECT counter.id, counter.spent, coalesce(sum(usage.amount), 0)
+        FROM usage_budgetcounter counter LEFT JOIN usage_usagerecord usage
+        ON usage.organization_id = counter.organization_id
+        AND (counter.token_id IS NULL OR usage.token_id = counter.token_id)
+        AND usage.created_at >= counter.period_start
+        GROUP BY counter.id HAVING counter.spent <> coalesce(sum(usage.amount), 0) * 1000000000""",
 }
 PARTS = {
     "usage_job": "usage.job_id::uuid",

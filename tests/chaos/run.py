@@ -68,6 +68,9 @@ def chaos(world: World, plan: Plan) -> list[str]:
     keeper.join()
     quiet = time.monotonic()
     found = violations(world.query, world.journal)
+    if left := world.release_abandoned():
+        found.append(f"B2 {left} reservations are left when nothing is under way")
+    found += [one for one in violations(world.query) if one not in found]
     _report(world, plan, loaded - began, quiet - loaded)
     return found
 

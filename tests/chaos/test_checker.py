@@ -6,13 +6,15 @@ import uuid
 
 import pytest
 from django.db import connection
+from django.db.models import F
 from django.utils import timezone
 
 from accounts.models import Organization, Plan
 from jobs.enums import JobStatus, Lane, RunnerState
 from jobs.models import Job, JobEvent, Runner
 from tests.chaos.checker import Journal, Seen, violations
-from usage.models import UsageRecord
+from tests.factories.usage import make_budget
+from usage.models import BudgetCounter, BudgetReservation, UsageRecord
 
 pytestmark = pytest.mark.django_db
 
@@ -26,7 +28,9 @@ def query(sql: str) -> list[tuple]:
 @pytest.fixture
 def organization() -> Organization:
     plan = Plan.objects.filter(name="unlimited").first() or Plan.objects.first()
-    return Organization.objects.create(name="Chaos", plan=plan)
+    made = Organization.objects.create(name="Chaos", plan=plan)
+    make_budget(made)
+    return made
 
 
 def done(organization: Organization, status: str = "completed", **columns) -> Job:
@@ -111,6 +115,12 @@ BREAKS = {
     "I8": lambda job: JobEvent.objects.filter(type="completed").update(data={"attempt": 2}),
     "I9": lambda job: done(job.organization, attempts=3),
     "I12": leaderless,
+    "B1": lambda job: BudgetCounter.objects.update(spent=F("amount") + 1),
+    "B2 what": lambda job: BudgetCounter.objects.update(reserved=1),
+    "B2 an": lambda job: BudgetReservation.objects.create(
+        counter=BudgetCounter.objects.get(), job_id=job.pk, amount=0, expires_at=timezone.now()
+    ),
+    "B3": lambda job: BudgetCounter.objects.update(spent=1),
 }
 
 

@@ -169,3 +169,46 @@ def test_limits_fall_to_a_share_without_redis(world: World):
     # 60 a minute shared by two processes: neither open nor shut.
     assert 25 <= answers.count(200) <= 62, answers
     wait_until(lambda: world.ask().is_whole, seconds=10, what="service")
+
+
+MOST_AT_ONCE = """
+SELECT max(number) FROM (
+    SELECT count(*) AS number FROM jobs_job one JOIN jobs_job other
+        ON one.organization_id = other.organization_id
+        AND other.started_at <= one.started_at AND one.started_at < other.completed_at
+    WHERE one.organization_id = (SELECT id FROM accounts_organization WHERE public_id = %s)
+        AND one.started_at > %s AND other.started_at > %s
+    GROUP BY one.id) counts
+"""
+
+
+def test_the_caps_are_exact_again_when_redis_is_back(world: World):
+    """Two at once, one of them a stream, over two web processes; refusals meanwhile are 503."""
+    world.python(
+        "from accounts.models import Plan\n"
+        "Plan.objects.create(code='two', name='Two', max_running_jobs=2, max_streams=1,"
+        " max_queued_jobs=100)"
+    )
+    made = world.organization(plan="two")
+    key = made["secret"]
+
+    def load(number: int):
+        return [
+            world.in_background(world.stream, 20, key)
+            if one % 3 == 0
+            else world.in_background(world.ask, "!tokens 20", key=key)
+            for one in range(number)
+        ]
+
+    asked = load(12)
+    time.sleep(0.5)
+    world.redis.restart()
+    asked += load(12)
+    seen = [future.result(60) for future in asked]
+    assert {one.status for one in seen} <= {200, 502, 503}, seen
+    wait_until(lambda: world.ask(key=key).is_whole, seconds=10, what="service")
+
+    ((since,),) = world.query("SELECT now()")
+    seen = [future.result(60) for future in load(16)]
+    assert all(one.is_whole for one in seen), seen
+    assert world.query(MOST_AT_ONCE, made["organization_id"], since, since) == [(2,)]

@@ -24,12 +24,26 @@ from tests.live import CHAT, Live, wait_until
 
 ECHO = "test/echo"
 TOKEN_MS = 20
+BUDGETS = """
+from decimal import Decimal
+from accounts.actors import SYSTEM
+from accounts.models import Organization
+from accounts.services import change_budget
+from casola_site.core.budgets import Budget, BudgetPeriod
+from casola_site.core.clock import now
+budget = Budget(Decimal(10**9), BudgetPeriod.NEVER)
+for row in Organization.objects.all():
+    change_budget(organization=row, budget=budget, by=SYSTEM, now=now())
+"""
 PRICE = "INSERT INTO usage_price (model_id, unit, amount, per, currency, valid_from) VALUES "
 
 
 @dataclass
 class World(Live):
-    """A Live with the stub model only, at 20 ms a token and 1 USD per token, and a Journal."""
+    """A Live with the stub model only, at 20 ms a token and 1 USD per token, and a Journal.
+
+    Every organization has a budget that suffices, so that all that happens is counted.
+    """
 
     slots: int = 1024
 
@@ -44,6 +58,7 @@ class World(Live):
             connection.execute(
                 PRICE + "(%s, 'completion_tokens', 1, 1, 'USD', now() - interval '1 day')", [ECHO]
             )
+        self.python(BUDGETS)
 
     def start(self) -> World:
         self.var_dir.mkdir(parents=True, exist_ok=True)
@@ -80,7 +95,7 @@ class World(Live):
             "from django.core.management import call_command\n"
             f"for n in range({number}):\n"
             "    call_command('create_organization', '--name', f'Org {n}', '--plan', 'unlimited',"
-            " '--owner-email', f'owner{n}@example.com')"
+            " '--owner-email', f'owner{n}@example.com')\n" + BUDGETS
         )
         return [json.loads(line)["secret"] for line in self.python(code).splitlines()]
 
@@ -143,6 +158,15 @@ class World(Live):
         """Wait until no Job is under way."""
         sql = "SELECT count(*) FROM jobs_job WHERE status IN ('pending', 'processing')"
         wait_until(lambda: self.query(sql)[0][0] == 0, seconds=seconds, what="quiet")
+
+    def release_abandoned(self) -> int:
+        """What the nodes do once nobody can be working on it any more; then nothing is reserved."""
+        self.python(
+            "from datetime import timedelta; from casola_site.core.clock import now\n"
+            "from jobs.housekeeping import release_abandoned\n"
+            "release_abandoned(now=now() + timedelta(days=1))"
+        )
+        return self.query("SELECT count(*) FROM usage_budgetreservation")[0][0]
 
     def check(self) -> None:
         """All promises hold; the next test begins with a fresh Journal."""

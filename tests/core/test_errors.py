@@ -79,7 +79,7 @@ TABLE = [
     (errors.PayloadTooLarge(), 413, "payload_too_large", "invalid_request_error"),
     (errors.UnsupportedMediaType(), 415, "unsupported_media_type", "invalid_request_error"),
     (errors.RateLimited(retry_after=3), 429, "rate_limit", "rate_limit_error"),
-    (errors.QueueFull(9), 429, "queue_full", "rate_limit_error"),
+    (errors.QueueFull(9, plan="Free"), 429, "queue_full", "rate_limit_error"),
     (errors.ApiError(), 500, "internal_error", "api_error"),
     (errors.WorkerError(), 502, "worker_error", "api_error"),
     (errors.Unavailable(), 503, "service_unavailable", "api_error"),

@@ -37,6 +37,16 @@ def check(tmp_path, **variables):
         ("EMAIL_URL", "http://h", "EMAIL_URL='http://h' must begin with smtp://"),
         ("EMAIL_URL", "smtp://u:p@", "EMAIL_URL='smtp://***@' names no host."),
         ("FETCH_ALLOW", "10.0.0.5", "FETCH_ALLOW: '10.0.0.5' is no origin."),
+        ("SIGNUP_RATE", "lots", "SIGNUP_RATE='lots' is no rate: a number per s, m, h or d, "),
+        ("SIGNUP_RATE", "0/h", "SIGNUP_RATE='0/h' is no rate: "),
+        ("SOCIAL_GITHUB", "only-an-id", "SOCIAL_GITHUB must be client_id:secret."),
+        ("SOCIAL_GOOGLE", "id:", "SOCIAL_GOOGLE must be client_id:secret."),
+        ("SOCIAL_OPENID", "https://id.example.com", "SOCIAL_OPENID='https://id.example.com' must "),
+        (
+            "SOCIAL_OPENID",
+            "http://a:b@id.example.com",
+            "SOCIAL_OPENID='http://***@id.example.com' ",
+        ),
         ("LOG_LEVEL", "loud", "LOG_LEVEL='LOUD' is none of DEBUG, INFO, "),
     ],
 )
@@ -48,10 +58,50 @@ def test_the_start_ends_with_one_sentence(tmp_path, name, value, sentence):
     assert done.stderr.count("\n") == 1
 
 
+def test_providers_are_switched_on_by_variables(tmp_path):
+    code = (
+        "from django.conf import settings as s; from django.urls import reverse;"
+        "print(s.SOCIAL_ORIGINS, reverse('github_login'), reverse('google_callback'),"
+        "reverse('openid_connect_login', args=['openid']));"
+        "print(s.SOCIALACCOUNT_PROVIDERS['openid_connect']['APPS'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "manage.py", "shell", "-v0", "-c", code],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "VAR_DIR": str(tmp_path),
+            "SOCIAL_GITHUB": "an-id:a:secret",
+            "SOCIAL_GOOGLE": "an-id:secret",
+            "SOCIAL_OPENID": "https://an%40id:a%2Fsecret@id.example.com:8443/realms/main/",
+            "SOCIAL_OPENID_NAME": "Our own",
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    origins, app = done.stdout.splitlines()
+    assert origins == (
+        "['https://github.com', 'https://accounts.google.com', 'https://id.example.com:8443']"
+        " /social/github/login/ /social/google/login/callback/ /social/oidc/openid/login/"
+    )
+    assert app == str(
+        [
+            {
+                "provider_id": "openid",
+                "name": "Our own",
+                "client_id": "an@id",
+                "secret": "a/secret",
+                "settings": {"server_url": "https://id.example.com:8443/realms/main"},
+            }
+        ]
+    )
+
+
 def test_without_any_variable_all_is_well(tmp_path):
     done = check(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "System check identified no issues (0 silenced).\n"
+    assert done.stdout == "System check identified no issues (1 silenced).\n"
 
 
 READERS = {

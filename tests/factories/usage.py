@@ -1,4 +1,4 @@
-"""Prices and consumptions."""
+"""Prices, consumptions and budgets."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from django.utils import timezone
 
 from accounts.models import Organization
 from casola_site.core import ids
+from casola_site.core.budgets import Budget, BudgetPeriod
 from tests.factories.jobs import MODEL, TASK
-from usage.models import Price
+from tokens.models import ApiToken
+from usage.budgets import follow_budget
+from usage.models import BudgetCounter, Price
 from usage.services import Consumption
 
 
@@ -43,3 +46,17 @@ def make_consumption(organization: Organization, **columns) -> Consumption:
             **columns,
         },
     )
+
+
+def make_budget(
+    owner: Organization | ApiToken, amount: str = "1", period: str = "never", now=None
+) -> BudgetCounter:
+    """A budget of an Organization or a token, as its services set it; returns its counter."""
+    budget = Budget(Decimal(amount), BudgetPeriod(period))
+    owner.budget_amount, owner.budget_period = budget.amount, budget.period
+    owner.save(update_fields=["budget_amount", "budget_period"])
+    is_token = isinstance(owner, ApiToken)
+    organization = owner.organization if is_token else owner
+    token = owner if is_token else None
+    follow_budget(organization=organization, token=token, budget=budget, now=now or timezone.now())
+    return BudgetCounter.objects.get(organization=organization, token=token)

@@ -1,12 +1,22 @@
-"""The checker of the promise about Jobs: what no history of faults may ever break."""
+"""The checker of the promises about Jobs and budgets: what no history of faults may ever break."""
 
 from __future__ import annotations
 
 from collections import defaultdict
+from decimal import Decimal
+
+from django.db.models import Sum
 
 from jobs.enums import TERMINAL, JobStatus
 from jobs.models import Job, JobEvent
-from usage.models import UNITS, UsageRecord
+from usage.models import (
+    UNITS,
+    BudgetCounter,
+    BudgetReservation,
+    UsageRecord,
+    amount_of_nanos,
+    nanos_of,
+)
 
 BACK = ("crashed", "released", "retried")
 
@@ -25,7 +35,39 @@ def violations() -> list[str]:
         found += [
             f"{problem} ({job_id})" for problem in _problems(job, events[job_id], records[job_id])
         ]
+    return found + budget_violations()
+
+
+def budget_violations() -> list[str]:
+    """What is counted is what the ledger and the reservations say; run it when all is quiet."""
+    ended = {str(pk) for pk in Job.objects.filter(status__in=TERMINAL).values_list("pk", flat=True)}
+    found = [
+        f"B2 {row.job_id} has ended and still holds {row.amount}"
+        for row in BudgetReservation.objects.all()
+        if row.job_id in ended
+    ]
+    for counter in BudgetCounter.objects.select_related("organization", "token"):
+        found += [f"{problem} ({counter})" for problem in _counter_problems(counter)]
     return found
+
+
+def _counter_problems(counter: BudgetCounter):
+    owner = counter.token or counter.organization
+    if owner.budget is None or nanos_of(owner.budget.amount) != counter.amount:
+        yield f"B4: the counter's limit is {counter.amount}, its owner's {owner.budget}"
+    if not counter.organization.has_budgets:
+        yield "B4: the organization does not know that it has budgets"
+    held = counter.reservations.aggregate(total=Sum("amount"))["total"] or 0
+    if counter.reserved != held:
+        yield f"B2: {counter.reserved} reserved, {held} held by requests"
+    records = UsageRecord.objects.filter(
+        organization=counter.organization_id, created_at__gte=counter.period_start
+    )
+    if counter.token_id is not None:
+        records = records.filter(token=counter.token_id)
+    charged = sum(records.values_list("amount", flat=True), Decimal(0))
+    if amount_of_nanos(counter.spent) != charged:
+        yield f"B3: {counter.spent} spent, {charged} in the ledger"
 
 
 def _problems(job: Job, events: list[JobEvent], records: list[UsageRecord]):

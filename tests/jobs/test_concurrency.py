@@ -89,7 +89,7 @@ def test_the_queue_cap_is_exact():
     organization = make_organization()
     submitter = make_submitter(organization, max_queued_jobs=5)
 
-    results = at_once([partial(submit, submitter)] * 16)
+    results = at_once([partial(submit, submitter)] * 64)
 
     assert errors(results, QueueFull) == []
     assert sum(isinstance(result, Job) for result in results) == 5

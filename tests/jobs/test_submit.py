@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 
 def submit(organization, *, cap=None, **changed):
     return submit_job(
-        submitter=make_submitter(organization, max_queued_jobs=cap),
+        submitter=make_submitter(organization, max_queued_jobs=cap, plan="Free"),
         **{
             "model_id": MODEL,
             "queue_id": QUEUE,
@@ -62,7 +62,7 @@ def test_the_cap_counts_what_waits_in_all_queues():
     with pytest.raises(QueueFull) as refused:
         submit(organization, cap=2)
 
-    assert refused.value.message == "Too many queued jobs (the plan allows 2)"
+    assert refused.value.message == "Too many jobs are waiting: the plan Free allows 2"
     assert (refused.value.status, refused.value.code) == (429, "queue_full")
     assert organization.jobs.filter(status="pending").count() == 2
 

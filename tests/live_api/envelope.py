@@ -40,7 +40,8 @@ def assert_envelope(
     assert re.fullmatch(r"[0-9a-f]{32}", response.headers["x-request-id"])
     assert not LEAK.search(response.text), response.text[:500]
     body = response.json()
-    assert set(body) <= {"error", "request_id", "detail", "message"}, body
+    allowed = {"error", "request_id", "detail", "message"}
+    assert set(body) <= allowed | ({"budget"} if response.status_code == 402 else set()), body
     error = body["error"]
     path = path or response.request.url.path
     keys = {"code", "message", "type"}

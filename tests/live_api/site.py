@@ -25,20 +25,25 @@ SET_UP = """
 import json
 from datetime import timedelta
 from django.utils import timezone
-from accounts.models import Membership, Organization, User
+from accounts.models import Membership, Organization, Plan, User
 from accounts.services import create_organization
 from inference.catalog import DEMO_ECHO
 from inference.models import ModelSpec
 from tokens.models import ApiToken
 from tokens.services import issue_token
+from usage.models import Price
 
 now = timezone.now()
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/paced", "aliases": [],
     "options": {"token_ms": PACED_MS, "tokens": PACED_TOKENS}})
+Price.objects.create(model_id="test/paced", unit="completion_tokens", amount=1, per=1,
+    valid_from=now - timedelta(days=1))
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/mirror", "aliases": [],
     "options": {"mode": "echo", "token_ms": 20}})
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/away", "aliases": [], "enabled": False})
 User.objects.create_superuser("root@example.com", "a long password")
+
+Plan.objects.create(code="tiny", name="Tiny", max_running_jobs=2, max_streams=1, max_queued_jobs=3)
 
 def organization(name, plan="unlimited", **tokens):
     row, owner = create_organization(
@@ -72,6 +77,7 @@ made = {
         expired=scoped("user:write"), soon=scoped("user:write")),
     "beta": organization("beta", **each),
     "free": organization("free", "free", one=scoped("admin:write"), two=scoped("user:write")),
+    "tiny": organization("tiny", "tiny", one=scoped("admin:write"), two=scoped("user:write")),
     "spare": organization("spare", "free", one=scoped("admin:write")),
     "counted": organization("counted", "free", one=scoped("admin:write")),
     "stopped": organization("stopped", one=scoped("admin:write")),

@@ -27,6 +27,9 @@ from usage.throttling import PlanThrottle
 
 # Routes without a token, by design. A new one is added here on purpose or not at all.
 OPEN = {"", "livez", "readyz", "docs", "reference", "openapi.json", "admin"}
+# Sign-in: whoever comes, with a session or without (a page that wants a User asks for one).
+SIGN_IN = ("signup", "login", "logout", "verify", "password/reset", "confirm/", "social/")
+OWN = ("settings/security", "settings/email")
 API = ("openai/", "fal/", "api/")
 METHODS = ("get", "post", "put", "patch", "delete")
 ALWAYS_DECLARED = {"400", "401", "403", "404", "413", "429", "503"}
@@ -44,10 +47,20 @@ def routes(patterns: Any = None, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def test_only_known_routes_are_open():
-    assert {path for path, _ in routes() if not path.startswith(API)} <= OPEN
+    assert {path for path, _ in routes() if not path.startswith((*API, *SIGN_IN, *OWN))} <= OPEN
+
+
+def test_a_users_own_pages_ask_for_the_user(bare):
+    paths = [path for path, _ in routes() if path.startswith(OWN)]
+    assert len(paths) >= 14
+    for path in paths:
+        answer = bare.get("/" + path.replace("<int:pk>", "1"))
+        assert answer.status_code == 302, path
+        assert answer.headers["location"].startswith(("/login", "/confirm")), path
 
 
 CALLING = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]
+BUDGET = {"amount": "1000000000", "period": "monthly"}
 WISHES = [
     ("!call f {}", {"tools": CALLING}),
     ("!think", {"n": 2}),
@@ -164,7 +177,8 @@ def test_answers_are_what_the_schema_says(site, http, schema):
     site.live.wait_job(done, key=site.alpha["user_read"])
     failing = http.post("/api/jobs", json=job_body(input={"error": "worker_error"})).json()["id"]
     site.live.wait_job(failing, key=site.alpha["user_read"])
-    token = http.post(own, json={"name": "x", "scopes": ["user:read"]})
+    wish = {"name": "x", "scopes": ["user:read"], "budget": {"amount": 1.5, "period": "daily"}}
+    token = http.post(own, json=wish)
     token_id = token.json()["token"]["id"]
     one_job, one_token = "/api/jobs/{job_id}", tokens + "/{token_id}"
     answers = [
@@ -242,6 +256,12 @@ def organization_answers(site, http) -> list[tuple[str, str, Any]]:
         (org + "/audit", "get", http.get(f"{own}/audit")),
         (org + "/usage", "get", http.get(f"{own}/usage?group_by=model,token,member")),
         (org + "/usage", "get", http.get(f"{own}/usage?range=2h")),
+        (org + "/limits", "get", http.get(f"{own}/limits")),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "put", http.put(f"{own}/budget", json=BUDGET)),
+        (org + "/budget", "put", http.put(f"{own}/budget", json={"amount": 0})),
+        (org + "/budget", "get", http.get(f"{own}/budget")),
+        (org + "/budget", "delete", http.delete(f"{own}/budget")),
         ("/api/invites/accept", "post", accepted),
         ("/api/invites/accept", "post", http.post("/api/invites/accept", json={"token": "x"})),
     ]

@@ -110,7 +110,13 @@ def test_a_session_opens_the_admin_and_no_api(site):
         )
         assert wrong.status_code == 200
         answer = browser.post("/admin/login/", data={**form, "csrfmiddlewaretoken": token})
-        assert answer.status_code == 302
+        assert (answer.status_code, answer.headers["location"]) == (302, "/verify")
+        assert browser.get("/admin/").status_code == 302
+        page = browser.get("/verify").text  # nobody has verified root's address yet
+        code = re.search(r'<strong class="code">(\S+)</strong>', page).group(1)
+        token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page).group(1)
+        answer = browser.post("/verify", data={"code": code, "csrfmiddlewaretoken": token})
+        assert (answer.status_code, answer.headers["location"]) == (302, "/admin/")
         cookie = next(
             value
             for value in answer.headers.get_list("set-cookie")

@@ -107,6 +107,7 @@ def test_listings_hold_only_ones_own(site):
         assert_envelope(one, 400)
 
 
+BUDGET = {"amount": "1000000000", "period": "monthly"}
 ROUTES = [
     ("GET", "/openai/v1/models", None, "user:read"),
     ("GET", "/openai/v1/models/test/echo", None, "user:read"),
@@ -149,6 +150,10 @@ ROUTES = [
     ("GET", "/api/organizations/{org}/audit", None, "admin:read"),
     ("GET", "/api/organizations/{org}/usage", None, "admin:read"),
     ("GET", "/api/organizations/{org}/usage?format=csv", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/limits", None, "admin:read"),
+    ("GET", "/api/organizations/{org}/budget", None, "admin:read"),
+    ("PUT", "/api/organizations/{org}/budget", BUDGET, "admin:write"),
+    ("DELETE", "/api/organizations/{org}/budget", None, "admin:write"),
     ("POST", "/api/invites/accept", {"token": "none"}, "user:write"),
 ]
 INCLUDES = {

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from usage.limits import UNLIMITED, WINDOW_SECONDS, Decision, LocalWindow
+from usage.limits import UNLIMITED, WINDOW_SECONDS, Caps, Decision, LocalWindow
 
 GAPS = st.lists(st.sampled_from([0.0, 0.5, 7.0, 20.0, 59.5, 60.0, 60.5]), max_size=60)
 
@@ -90,3 +90,11 @@ def test_an_unlimited_plan_has_no_headers():
 )
 def test_the_reset_header_is_never_too_early(seconds, text):
     assert Decision(True, 1, 0, seconds).headers()["x-ratelimit-reset-requests"] == text
+
+
+def test_a_process_alone_has_its_share_of_the_caps():
+    caps = Caps(running=20, streams=None, waiting=3, plan="Pro")
+
+    assert caps.share(1) == caps
+    assert caps.share(8) == Caps(running=2, streams=None, waiting=1, plan="Pro")
+    assert Caps(0, 1, 5, "x").share(2) == Caps(0, 1, 2, "x")

@@ -294,34 +294,6 @@ def test_an_identity_that_is_always_stale_is_an_orderly_503():
         knock(stale, "GET", *[stale] * 20)
 
 
-# -- the door without a token -----------------------------------------------------------------
-
-
-def test_failed_attempts_are_counted_by_address(monkeypatch):
-    monkeypatch.setattr(throttling, "FAILED_AUTHENTICATION_RATE", "3/m")
-    address, other = (f"10.{random.randrange(256)}.0.{n}" for n in (1, 2))
-
-    answers = [throttling.failed_authentication(address) for _ in range(5)]
-
-    # A fixed window may turn over between two of them.
-    assert answers.count(False) >= 3
-    assert answers[-1] or answers.count(False) > 3
-    assert throttling.failed_authentication(other) is False
-
-
-@pytest.mark.usefixtures("_local")
-def test_failed_attempts_are_counted_here_while_redis_is_away(own_redis, settings):
-    settings.CACHES = {
-        "default": {**settings.CACHES["default"], "LOCATION": own_redis.url},
-    }
-    assert throttling.failed_authentication("10.0.0.1") is False
-    own_redis.stop()
-
-    answers = [throttling.failed_authentication("10.0.0.1") for _ in range(302)]
-
-    assert answers.count(False) == 300
-
-
 def test_requests_that_wait_together_share_round_trips_and_are_all_counted():
     identity = caller(api_requests_per_minute=50)
 

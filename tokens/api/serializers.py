@@ -7,6 +7,8 @@ from typing import Any
 
 from rest_framework import serializers
 
+from accounts.api.budgets import BudgetSerializer, BudgetStateSerializer
+from casola_site.core.budgets import shown_state
 from casola_site.core.clock import now, unix
 from casola_site.core.fields import (
     StrictBooleanField,
@@ -18,7 +20,7 @@ from casola_site.core.scopes import PRESETS
 from tokens.models import ApiToken, ShownStatus
 
 MAX_LIST = 100
-LIFTABLE = ("allowed_models", "allowed_ips", "expires_at")
+LIFTABLE = ("allowed_models", "allowed_ips", "expires_at", "budget")
 
 
 class StrictListField(serializers.ListField):
@@ -40,6 +42,7 @@ class TokenFieldsSerializer(StrictSerializer):
         required=False, min_value=1, max_value=253_402_300_799, help_text="Unix seconds"
     )
     expires_in_days = StrictIntegerField(required=False, min_value=1, max_value=3650)
+    budget = BudgetSerializer(required=False)
 
     def validate_allowed_ips(self, value: list[str]) -> list[str]:
         """Addresses or networks."""
@@ -76,7 +79,7 @@ class TokenCreateSerializer(TokenFieldsSerializer):
 
 
 class TokenChangeSerializer(TokenFieldsSerializer):
-    """What is to change; `null` lifts a list or an expiry."""
+    """What is to change; `null` lifts a list, an expiry or a budget."""
 
     name = StrictCharField(max_length=120, required=False)
     allowed_models = StrictListField(required=False, max_length=MAX_LIST, allow_null=True)
@@ -88,6 +91,7 @@ class TokenChangeSerializer(TokenFieldsSerializer):
         allow_null=True,
         help_text="Unix seconds",
     )
+    budget = BudgetSerializer(required=False, allow_null=True)
 
     def run_validation(self, data: Any = serializers.empty) -> dict[str, Any]:
         """Keep the nulls that lift something; others are as if absent."""
@@ -120,6 +124,7 @@ class TokenSerializer(serializers.Serializer):
     last_four = serializers.CharField()
     allowed_models = serializers.ListField(child=serializers.CharField(), allow_null=True)
     allowed_ips = serializers.ListField(child=serializers.CharField(), allow_null=True)
+    budget = BudgetStateSerializer(allow_null=True)
     created_at = serializers.IntegerField()
     expires_at = serializers.IntegerField(allow_null=True)
     last_used_at = serializers.IntegerField(allow_null=True)
@@ -130,8 +135,9 @@ class TokenSerializer(serializers.Serializer):
     )
 
     def to_representation(self, instance: ApiToken) -> dict[str, Any]:
-        """Times as Unix seconds."""
+        """Times as Unix seconds; `budgets` in the context says how they stand."""
         moment = now()
+        state = self.context.get("budgets", {}).get(instance.pk)
         return {
             "id": instance.public_id,
             "name": instance.name,
@@ -144,6 +150,7 @@ class TokenSerializer(serializers.Serializer):
             "last_four": instance.last_four,
             "allowed_models": instance.allowed_models,
             "allowed_ips": instance.allowed_ips,
+            "budget": None if state is None else shown_state(state),
             "created_at": unix(instance.created_at),
             "expires_at": unix(instance.expires_at),
             "last_used_at": unix(instance.last_used_at),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -29,6 +30,7 @@ from tokens.api.serializers import (
     TokenSerializer,
 )
 from tokens.models import ApiToken
+from tokens.selectors import budget_states
 from tokens.services import (
     change_token,
     find_token,
@@ -64,6 +66,17 @@ def columns(
     return values
 
 
+def shown_tokens(tokens: Sequence[ApiToken]) -> list[dict[str, Any]]:
+    """Tokens as every answer shows them."""
+    budgets = budget_states(tokens, now())
+    return TokenSerializer(tokens, many=True, context={"budgets": budgets}).data
+
+
+def shown_token(token: ApiToken) -> dict[str, Any]:
+    """One of them."""
+    return shown_tokens([token])[0]
+
+
 def hide_secret(answer: dict[str, Any]) -> dict[str, Any]:
     """What is kept of an answer for its Idempotency-Key."""
     return {**answer, "secret": None}
@@ -96,7 +109,7 @@ class TokenViewSet(OrganizationApiViewSet):
         tokens, has_more = page(rows, request.query_params)
         return Response(
             {
-                "tokens": TokenSerializer(tokens, many=True).data,
+                "tokens": shown_tokens(tokens),
                 "has_more": has_more,
                 "next_after": tokens[-1].public_id if has_more else None,
             }
@@ -126,7 +139,7 @@ class TokenViewSet(OrganizationApiViewSet):
                 now=moment,
                 **{"allowed_models": None, "allowed_ips": None, "expires_at": None, **data},
             )
-            return 201, {"token": TokenSerializer(token).data, "secret": secret}
+            return 201, {"token": shown_token(token), "secret": secret}
 
         return once(request, route="tokens", now=moment, make=make, hide=hide_secret)
 
@@ -140,7 +153,7 @@ class TokenViewSet(OrganizationApiViewSet):
     def retrieve(self, request: Any, organization_id: str, token_id: str) -> Response:
         """One token."""
         token = own_token(request, organization_id, token_id)
-        return Response({"token": TokenSerializer(token).data})
+        return Response({"token": shown_token(token)})
 
     @extend_schema(
         operation_id="change_token",
@@ -151,7 +164,7 @@ class TokenViewSet(OrganizationApiViewSet):
         responses=TokenAnswerSerializer,
     )
     def partial_update(self, request: Any, organization_id: str, token_id: str) -> Response:
-        """Change name, description, scopes, allow-lists or expiry, from the next request on.
+        """Change name, description, scopes, allow-lists, expiry or budget, from now on.
 
         What the token gains must stay within the token that asks and, for scopes, within the role
         of the member it belongs to.
@@ -166,7 +179,7 @@ class TokenViewSet(OrganizationApiViewSet):
         changed = change_token(
             token=token, changes=changes, caller=request.auth, by=actor_of(request), now=moment
         )
-        return Response({"token": TokenSerializer(changed).data})
+        return Response({"token": shown_token(changed)})
 
     @extend_schema(
         operation_id="revoke_token",
@@ -179,7 +192,7 @@ class TokenViewSet(OrganizationApiViewSet):
         """Revoke the token; it opens nothing from the next request on."""
         token = own_token(request, organization_id, token_id)
         revoked = revoke_token(token=token, now=now(), by=actor_of(request))
-        return Response({"token": TokenSerializer(revoked).data})
+        return Response({"token": shown_token(revoked)})
 
 
 class TokenRotateViewSet(OrganizationApiViewSet):
@@ -209,7 +222,7 @@ class TokenRotateViewSet(OrganizationApiViewSet):
             rotated, secret = rotate_token(
                 token=token, grace=grace, caller=request.auth, by=actor_of(request), now=moment
             )
-            return 200, {"token": TokenSerializer(rotated).data, "secret": secret}
+            return 200, {"token": shown_token(rotated), "secret": secret}
 
         route = f"tokens/{token.public_id}/rotate"
         return once(request, route=route, now=moment, make=make, hide=hide_secret)
@@ -265,6 +278,6 @@ class MeViewSet(ApiViewSet):
                     "slug": organization.slug,
                     "plan": organization.plan.code,
                 },
-                "token": TokenSerializer(ApiToken.objects.get(pk=identity.token_pk)).data,
+                "token": shown_token(ApiToken.objects.get(pk=identity.token_pk)),
             }
         )

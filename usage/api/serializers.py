@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from rest_framework import serializers
 
+from accounts.api.budgets import BudgetStateSerializer
+from accounts.models import Organization
+from casola_site.core.budgets import CURRENCY, BudgetState, shown_state
 from casola_site.core.clock import unix
-from usage.models import CURRENCY
+from usage.models import BudgetAlert
 from usage.periods import Granularity
 from usage.selectors import MEASURES, Row, Sums, Usage
+from usage.standing import Standing
 
 
 def shown_sums(sums: Sums) -> dict[str, Any]:
@@ -75,6 +81,43 @@ class UsageAnswerSerializer(serializers.Serializer):
     usage = OrganizationUsageSerializer()
 
 
+class AlertSerializer(serializers.Serializer):
+    """That a budget was used to so many percent, or first refused a request (100)."""
+
+    threshold = serializers.IntegerField()
+    refused = serializers.BooleanField()
+    created_at = serializers.IntegerField()
+    mailed_at = serializers.IntegerField(allow_null=True)
+
+
+class OrganizationBudgetSerializer(BudgetStateSerializer):
+    """The Organization's budget, and what was told of it in the present period."""
+
+    alerts = AlertSerializer(many=True)
+
+
+class BudgetAnswerSerializer(serializers.Serializer):
+    """The budget; null: the organization has none."""
+
+    budget = OrganizationBudgetSerializer(allow_null=True)
+
+
+def shown_budget(state: BudgetState | None, alerts: Sequence[BudgetAlert]) -> dict[str, Any]:
+    """The answer of the budget route."""
+    if state is None:
+        return {"budget": None}
+    told = [
+        {
+            "threshold": alert.threshold,
+            "refused": alert.is_refusal,
+            "created_at": unix(alert.created_at),
+            "mailed_at": unix(alert.mailed_at),
+        }
+        for alert in alerts
+    ]
+    return {"budget": {**shown_state(state), "alerts": told}}
+
+
 def shown_usage(organization_id: str, usage: Usage) -> dict[str, Any]:
     """The answer."""
     return {
@@ -104,3 +147,49 @@ def csv_row(row: Row) -> list[Any]:
         *[sums[name] for name in MEASURES],
         sums["currency"],
     ]
+
+
+class StandingSerializer(serializers.Serializer):
+    """One limit."""
+
+    name = serializers.CharField(
+        help_text="api_request, job_submission, running_requests, streams, waiting_requests, "
+        "running_jobs or queued_jobs"
+    )
+    scope = serializers.CharField(help_text="whose limit it is: organization")
+    value = serializers.IntegerField(allow_null=True, help_text="null: no limit")
+    used = serializers.IntegerField(
+        allow_null=True, help_text="null: without a limit nothing is counted"
+    )
+    period = serializers.CharField(
+        allow_null=True, help_text="minute: what was used within 60 seconds; null: at this moment"
+    )
+    resets_at = serializers.IntegerField(
+        allow_null=True, help_text="when the first of what was used within the period leaves it"
+    )
+
+
+class OrganizationLimitsSerializer(serializers.Serializer):
+    """An Organization's limits."""
+
+    organization_id = serializers.CharField()
+    plan = serializers.CharField()
+    data = StandingSerializer(many=True)
+
+
+class LimitsAnswerSerializer(serializers.Serializer):
+    """The limits."""
+
+    limits = OrganizationLimitsSerializer()
+
+
+def shown_limits(organization: Organization, standings: list[Standing]) -> dict[str, Any]:
+    """The answer."""
+    data = [{"scope": "organization", **asdict(standing)} for standing in standings]
+    return {
+        "limits": {
+            "organization_id": organization.public_id,
+            "plan": organization.plan.code,
+            "data": data,
+        }
+    }

@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
     dependencies = [
         ('accounts', '0004_guard_audit'),
         ('tokens', '0002_rotation'),
-        ('usage', '0002_totals'),
+        ('usage', '0003_budget_counters'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

@@ -1,0 +1,1 @@
+"""Sign-up, login and what guards them: allauth and axes made to fit this project's Users."""

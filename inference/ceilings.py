@@ -1,0 +1,34 @@
+"""The most that a request may cost: what its budgets hold back for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+
+from inference.contracts.bounds import Limits, most_units
+from inference.contracts.surfaces import TEXT_TASKS
+from usage.pricing import ceiling_of
+from usage.services import price_snapshot
+
+if TYPE_CHECKING:
+    from inference.selectors import Model
+
+
+def cost_ceiling(*, model: Model, task: str, contract: dict[str, Any], now: datetime) -> Decimal:
+    """For an engine's input, at the prices of the moment."""
+    prices = price_snapshot(model_id=model.model_id, now=now)
+    if not prices:
+        return Decimal(0)
+    seconds = settings.START_TO_CLOSE_SECONDS + settings.CANCEL_GRACE_SECONDS
+    limits = Limits(model.context, model.image_tokens, seconds * 1000)
+    return ceiling_of(most_units(task, contract, limits), prices)
+
+
+def body_ceiling(*, model: Model, task: str, body: dict[str, Any], now: datetime) -> Decimal:
+    """For a Job's input, which is the body of the Task's own surface."""
+    surface = TEXT_TASKS.get(task)
+    contract = body if surface is None else surface.from_body(body).as_dict()
+    return cost_ceiling(model=model, task=task, contract=contract, now=now)

@@ -1,0 +1,1 @@
+"""The rate limits measured from outside over real minutes."""
