@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,7 +26,7 @@ from tests.live_api.test_tenancy import call, stream_of
 
 pytestmark = pytest.mark.slow
 
-ENDS_WITHIN = 15  # 10 s are promised; the machine may be busy
+ENDS_WITHIN = 30  # 10 s are promised; the machine may be busy, and they would last for 40
 WARM = 48
 # What is done to a member's token (method, path, body, asked with another's), the statuses of a chat and
 # of a read afterwards, and the code that ends a stream.
@@ -58,10 +59,11 @@ from usage.models import Price
 Price.objects.get_or_create(model_id="test/paced", unit="completion_tokens",
     defaults={"amount": 1, "per": 1})
 made = {}
-for number, name in enumerate(NAMES):
+for name in NAMES:
+    address = name.replace(" ", "-") + "@example.com"
     row, owner = create_organization(
-        name=name, plan_code="unlimited", owner_email=f"obeyed-{number}@example.com")
-    user = User.objects.create_user(f"obeying-{number}@example.com")
+        name=name, plan_code="unlimited", owner_email=f"obeyed-{address}")
+    user = User.objects.create_user(f"obeying-{address}")
     # A token is rotated by its own member only, who must be an Admin to reach the route.
     is_rotated = name == "rotated"
     Membership.objects.create(
@@ -99,18 +101,16 @@ def made(site) -> dict[str, dict[str, str]]:
 
 def everywhere(site: Site, secret: str, count: int = WARM) -> tuple[set[int], set[int]]:
     """Statuses of so many calls at once over both processes: of chats, and of reads."""
-
-    def one(number: int) -> int:
-        url = site.urls[number % 2]
-        if number % 4 < 2:
-            body = chat_body("!tokens 1", model="test/paced")
-            return call(site, secret, "POST", CHAT, body, url).status_code
-        return call(site, secret, "GET", "/openai/v1/models", url=url).status_code
-
-    with ThreadPoolExecutor(count) as pool:
-        found = list(pool.map(one, range(count)))
-    numbered = list(enumerate(found))
-    return {s for n, s in numbered if n % 4 < 2}, {s for n, s in numbered if n % 4 >= 2}
+    body = chat_body("!tokens 1", model="test/paced")
+    with contextlib.ExitStack() as stack, ThreadPoolExecutor(count) as pool:
+        clients = [
+            stack.enter_context(httpx.Client(base_url=url, headers=bearer(secret), timeout=60))
+            for url in site.urls
+        ]
+        both = clients * (count // 4)
+        chats = [pool.submit(client.post, CHAT, json=body) for client in both]
+        reads = [pool.submit(client.get, "/openai/v1/models") for client in both]
+        return tuple({call.result().status_code for call in calls} for calls in (chats, reads))
 
 
 def usage_of(site: Site, job_id: str) -> tuple[Any, ...] | None:
@@ -120,20 +120,29 @@ def usage_of(site: Site, job_id: str) -> tuple[Any, ...] | None:
         return connection.execute(sql, [job_id]).fetchone()
 
 
-def streams_on_both(site: Site, secret: str, stack: contextlib.ExitStack) -> list[Any]:
-    """An open stream in each web process: (answer, its lines), the first text read."""
-    opened = []
-    for url in site.urls:
+class Open:
+    """A stream that is read in the background, from its first text on."""
+
+    def __init__(self, url: str, secret: str, stack: contextlib.ExitStack) -> None:
         body = chat_body("!tokens 400", stream=True, model="test/paced")
-        answer = stack.enter_context(
+        self.answer = stack.enter_context(
             httpx.stream("POST", url + CHAT, json=body, headers=bearer(secret), timeout=60)
         )
-        assert answer.status_code == 200
-        lines = answer.iter_lines()
-        while '"content":"w' not in next(lines):
+        assert self.answer.status_code == 200
+        self.job_id = self.answer.headers["x-casola-job-id"]
+        self.lines = self.answer.iter_lines()
+        while '"content":"w' not in next(self.lines):
             pass
-        opened.append((answer, lines))
-    return opened
+        self.end = stack.enter_context(ThreadPoolExecutor(1)).submit(self._read)
+
+    def _read(self) -> tuple[str, float]:
+        text = "\n".join(self.lines)
+        return text, time.monotonic()
+
+
+def streams_on_both(site: Site, secret: str, stack: contextlib.ExitStack) -> list[Open]:
+    """An open stream in each web process."""
+    return [Open(url, secret, stack) for url in site.urls]
 
 
 @pytest.mark.parametrize("change", CHANGES)
@@ -161,18 +170,16 @@ def test_the_next_request_and_open_streams_obey(site, made, change):
         if change == "expired":
             time.sleep(max(0.0, body["expires_at"] + 0.05 - time.time()))
         assert everywhere(site, it["secret"]) == ({chat}, {read})
-        for answer, lines in opened:
-            text = "\n".join(lines)
-            assert text.count(f'"code":"{code}"') + text.count(f'"code": "{code}"') == 1, text[
-                -500:
-            ]
+        for stream in opened:
+            text, ended = stream.end.result(60)
+            print(f"{change}: a stream ended after {ended - since:.1f} s")
+            assert ended - since < ENDS_WITHIN
+            assert len(re.findall(rf'"code": ?"{code}"', text)) == 1, text[-500:]
             assert text.rstrip().endswith("data: [DONE]")
-            assert time.monotonic() - since < ENDS_WITHIN
-            job_id = answer.headers["x-casola-job-id"]
-            told = wait_until(lambda job=job_id: usage_of(site, job), seconds=10, what="its charge")
-            assert told[0] == "cancelled"
-            assert 1 <= told[1] < 400
-            assert told[2] == told[1]
+            found = wait_until(lambda job=stream.job_id: usage_of(site, job), what="its charge")
+            status, tokens, amount = found
+            assert (status, amount) == ("cancelled", tokens)
+            assert 1 <= tokens < 400
 
 
 def test_another_plan_counts_at_once_and_leaves_streams_open(site, made):
@@ -277,5 +284,5 @@ def test_a_process_that_lost_redis_alone_tells_the_others_when_it_is_back(apart)
         opened = streams_on_both(site, it["secret"], stack)
         site.live.python(code)
         assert everywhere(site, it["secret"], 8) == ({401}, {401})
-        for _, lines in opened:
-            assert "invalid_api_key" in "\n".join(lines)
+        for stream in opened:
+            assert "invalid_api_key" in stream.end.result(60)[0]
