@@ -22,6 +22,7 @@ from usage.services import record_usage
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)  # a Wednesday
+SAVEPOINT = 1  # the other end of an inner transaction
 PRICES = {"completion_tokens": ["0.01", 1]}
 
 
@@ -375,3 +376,23 @@ def test_a_job_that_does_not_fit_is_not_made():
     assert standing(counter) == (0, 0)
     assert submit(organization, 5).status == "pending"
     assert violations() == []
+
+
+def test_who_has_no_budget_pays_one_statement_and_others_few(django_assert_num_queries):
+    free, budgeted = make_organization(), make_organization()
+    token, _ = make_token(organization=budgeted)
+    with transaction.atomic(), django_assert_num_queries(2):  # a look and the records
+        record_usage([make_consumption(free, prices=PRICES, at=NOW) for _ in range(9)])
+    make_budget(budgeted, "100")
+    make_budget(token, "100")
+    with transaction.atomic(), django_assert_num_queries(5 + SAVEPOINT):
+        jobs = [hold(budgeted, 1, token)]  # find, one update for each budget, insert
+    jobs += [hold(budgeted, 1, token) for _ in range(8)]
+    with transaction.atomic(), django_assert_num_queries(7):  # however many Jobs end together
+        record_usage(
+            [
+                make_consumption(budgeted, job_id=job, token_id=token.pk, prices=PRICES, at=NOW)
+                for job in jobs
+            ]
+        )
+    assert budget_violations() == []
