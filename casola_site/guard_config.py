@@ -20,6 +20,7 @@ CAPS: tuple[tuple[str, int], ...] = (
     ("/openai/v1/images/", 32 * MB),
     ("/openai/v1/files", 200 * MB),
     ("/fal/storage", 200 * MB),
+    ("/outputs/", 0),
 )
 
 

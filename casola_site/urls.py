@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
-from casola_site.core import health
+from casola_site.core import health, output_views
 from casola_site.views import SchemaView, docs, home
 
 urlpatterns: list[URLPattern | URLResolver] = [
@@ -20,6 +20,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
+    path("outputs/", include("inference.urls")),
+    path("outputs/<path:name>", output_views.output, name="output"),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
 ]

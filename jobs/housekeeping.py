@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from accounts.idempotency import sweep_keys
+from casola_site.core import outputs
 from casola_site.core.clock import now
 from tokens import uses
 
@@ -10,6 +11,7 @@ EVERY_SECONDS = 60.0
 
 
 def keep() -> None:
-    """Forget old Idempotency-Keys and write when tokens were last used."""
+    """Forget old Idempotency-Keys and outputs, and write when tokens were last used."""
     sweep_keys(now())
     uses.write()
+    outputs.sweep(now=now())
