@@ -155,13 +155,13 @@ def _store(work: Work, media: tuple[Media, ...], outcome: Outcome) -> bool:
     """Whether it must be tried again: `outcome` tells then of the failure, else of the files."""
     try:
         found = [_kept(work, item) for item in media]
+        outcome.result = MEDIA_TASKS[work.task].result_body(found)
     except Exception as error:  # one Job's files must not end the others
         logger.exception("the files of job %s cannot be stored", work.job_id)
         outcome.status, outcome.charged = JobStatus.FAILED, False
         message = "The result could not be stored"
         outcome.error = {"code": "storage_unavailable", "message": message, "param": None}
         return isinstance(error, OSError)
-    outcome.result = MEDIA_TASKS[work.task].result_body(found)
     return False
 
 

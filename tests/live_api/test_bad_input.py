@@ -14,17 +14,20 @@ import pytest
 from tests.live_api import bad_input
 from tests.live_api.envelope import (
     CHAT,
+    SPEECH,
     TEXT,
     assert_envelope,
     bearer,
     chat_body,
     job_body,
+    speech_body,
     text_body,
 )
 
 GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
     "text": text_body(),
+    "speech": speech_body(),
     "jobs": job_body(),
     "chat job": {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()},
     "tokens": {"name": "x", "scopes": ["user:read"]},
@@ -80,6 +83,16 @@ FIELDS: dict[str, list[str]] = {
         "stream",
         "stream_options",
     ],
+    "speech": [
+        "model",
+        "input",
+        "voice",
+        "response_format",
+        "speed",
+        "language",
+        "instructions",
+        "stream_format",
+    ],
     "jobs": ["model_id", "task", "input", "priority", "webhook_url", "status", "id"],
     "chat job": ["input"],
     "tokens": [
@@ -101,7 +114,7 @@ FIELDS: dict[str, list[str]] = {
 def path_of(site, route: str) -> str:
     if route in ("tokens", "invites"):
         return f"/api/organizations/{site.alpha['id']}/{route}"
-    return {"chat": CHAT, "text": TEXT}.get(route, "/api/jobs")
+    return {"chat": CHAT, "text": TEXT, "speech": SPEECH}.get(route, "/api/jobs")
 
 
 def send(http: httpx.Client, path: str, content: bytes, content_type: str | None = bad_input.JSON):
