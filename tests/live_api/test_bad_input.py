@@ -163,7 +163,7 @@ def others_are_served(site) -> Iterator[None]:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens", "invites"])
+@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens", "invites"])
 def test_bodies_that_are_no_request(site, http, route):
     for label, body in bad_input.bodies(GOOD[route]).items():
         response = send(http, path_of(site, route), body)
@@ -174,7 +174,7 @@ def test_bodies_that_are_no_request(site, http, route):
             raise AssertionError(f"{label}: {error}") from None
 
 
-@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens"])
+@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens"])
 def test_content_types(site, http, route):
     for label, (content_type, body) in bad_input.content_types(GOOD[route]).items():
         response = send(http, path_of(site, route), body, content_type)
@@ -223,6 +223,9 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("chat", "messages"),
         ("text", "model"),
         ("text", "prompt"),
+        ("speech", "model"),
+        ("speech", "input"),
+        ("speech", "voice"),
         ("jobs", "model_id"),
         ("jobs", "task"),
         ("jobs", "input"),

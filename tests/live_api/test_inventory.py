@@ -214,7 +214,9 @@ def test_answers_are_what_the_schema_says(site, http, schema):
 
 def test_an_answer_that_is_sound_is_declared_as_such(http, schema):
     declared = schema["paths"][SPEECH]["post"]["responses"]["200"]["content"]
-    assert all(kind["schema"] == {"type": "string", "format": "binary"} for kind in declared.values())
+    assert all(
+        kind["schema"] == {"type": "string", "format": "binary"} for kind in declared.values()
+    )
     for name in ("mp3", "opus", "aac", "flac", "wav", "pcm"):
         answer = http.post(SPEECH, json=speech_body(response_format=name))
         assert answer.headers["content-type"] in declared

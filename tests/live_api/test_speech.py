@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -405,3 +408,69 @@ def test_a_voices_every_name_can_be_asked_for(http):
         for voice in model["voices"][:20]:
             wish = body(voice=voice["id"], input="1, 2, 3.")
             assert http.post(SPEECH, json=wish).status_code == 200, voice
+
+
+def kill_runner(site):
+    """SIGKILL the process that holds the model; returns when another one does."""
+    (old,) = [row for row in site.live.runners() if row["model_id"] == MODEL]
+    os.kill(old["pid"], signal.SIGKILL)
+
+    def replaced():
+        return [
+            row
+            for row in site.live.runners()
+            if row["model_id"] == MODEL and row["public_id"] != old["public_id"]
+        ]
+
+    return wait_until(replaced, seconds=30, every=0.5, what="a new runner")
+
+
+@pytest.mark.slow
+def test_killed_while_it_streams(site, http, ended):
+    """The client sees that the answer is not whole; nothing is charged."""
+    wish = body(input=LONG, speed=0.25, response_format="mp3", stream_format="audio")
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        http.stream("POST", SPEECH, json=wish) as response,
+    ):
+        job_id = response.headers["x-casola-job-id"]
+        parts = response.iter_raw()
+        next(parts)
+        kill_runner(site)
+        for _ in parts:
+            pass
+    found = ended(job_id, seconds=15)
+    assert found["status"] == "failed"
+    assert found["error"]["code"] == "worker_crashed"
+
+
+@pytest.mark.slow
+def test_killed_before_its_first_byte(site, http):
+    """The answer is asked for once more, and comes whole."""
+    with ThreadPoolExecutor(1) as pool:
+        wish = body(input=LONG, speed=0.25, response_format="opus")
+        asking = pool.submit(http.post, SPEECH, json=wish, timeout=120)
+        time.sleep(1)
+        kill_runner(site)
+        response = asking.result()
+    assert response.status_code == 200, response.text
+    assert int(response.headers["content-length"]) == len(response.content)
+    assert sound.seconds(response.content, "opus") > 60
+
+
+@pytest.mark.slow
+def test_killed_with_a_job(site, http, bare, ended):
+    """The second attempt leaves the one file there is; no half one is anywhere."""
+    folder = site.live.var_dir / "media/outputs"
+    before = set(folder.rglob("*-[0-9]*.*"))
+    job_id = job(http, input=LONG, speed=0.25, response_format="opus")
+    wait_until(lambda: http.get(f"/api/jobs/{job_id}").json()["status"] == "processing")
+    kill_runner(site)
+    found = ended(job_id, seconds=90)
+    assert (found["status"], found["attempts"]) == ("completed", 2)
+    (file,) = set(folder.rglob("*-[0-9]*.*")) - before
+    assert file.name.endswith("-2.opus")
+    assert list(folder.rglob("*.part")) == []
+    content = bare.get(found["result"]["audio"]["url"]).content
+    assert content == file.read_bytes()
+    assert sound.seconds(content, "opus") > 60
