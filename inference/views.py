@@ -7,6 +7,7 @@ import time
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponseBase
+from django.views.decorators.csrf import csrf_exempt
 
 from casola_site.core import outputs
 from casola_site.core.clock import now
@@ -22,6 +23,7 @@ NOT_READY = "The preview is not ready yet"
 _waiting: set[object] = set()
 
 
+@csrf_exempt
 async def preview(request: HttpRequest, name: str) -> HttpResponseBase:
     """The file. One that is not there yet comes when the model is loaded, which this asks for."""
     name = f"{PREVIEWS}/{name}"

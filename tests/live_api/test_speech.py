@@ -98,15 +98,12 @@ def test_the_official_client_names_what_is_wrong(sdk):
 @pytest.mark.parametrize("name", sound.FORMATS)
 def test_sound_is_sent_as_it_is_made(http, name):
     wish = body(input=LONG[:700], response_format=name, stream_format="audio")
-    began = time.monotonic()
     with http.stream("POST", SPEECH, json=wish) as response:
         assert response.status_code == 200
         assert response.headers["content-type"] == sound.FORMATS[name][0]
         assert response.headers["transfer-encoding"] == "chunked"
-        parts = []
-        for part in response.iter_raw():
-            parts.append((time.monotonic() - began, part))
-    whole = b"".join(part for _, part in parts)
+        parts = list(response.iter_raw())
+    whole = b"".join(parts)
     assert sound.seconds(whole, name) > 30
     assert len(parts) > 3
 
@@ -429,16 +426,13 @@ def kill_runner(site):
 def test_killed_while_it_streams(site, http, ended):
     """The client sees that the answer is not whole; nothing is charged."""
     wish = body(input=LONG, speed=0.25, response_format="mp3", stream_format="audio")
-    with (
-        pytest.raises(httpx.RemoteProtocolError),
-        http.stream("POST", SPEECH, json=wish) as response,
-    ):
+    with http.stream("POST", SPEECH, json=wish) as response:
         job_id = response.headers["x-casola-job-id"]
         parts = response.iter_raw()
         next(parts)
         kill_runner(site)
-        for _ in parts:
-            pass
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(parts)
     found = ended(job_id, seconds=15)
     assert found["status"] == "failed"
     assert found["error"]["code"] == "worker_crashed"
