@@ -6,6 +6,7 @@ from django.views.generic import RedirectView
 
 from casola_site.core import health, output_views
 from casola_site.views import SchemaView, docs, home
+from inference.preview_views import preview
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="home"),
@@ -20,7 +21,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
-    path("outputs/", include("inference.urls")),
+    path("outputs/previews/<path:name>", preview),
     path("outputs/<path:name>", output_views.output, name="output"),
     path("admin", RedirectView.as_view(url="/admin/")),
     path("admin/", admin.site.urls),
