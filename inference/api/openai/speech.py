@@ -30,6 +30,7 @@ from inference.hub import Bytes, Finished, Piece
 from usage.limits import RateClass
 
 VOICE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+LANGUAGE = re.compile(r"[A-Za-z]{2,8}([_-][A-Za-z0-9]{1,8})*")
 EVENTS, AUDIO = "sse", "audio"
 
 
@@ -87,6 +88,12 @@ class SpeechRequest(StrictSerializer):
         """Something to say."""
         if not value.strip():
             raise bad("must not be empty")
+        return value
+
+    def validate_language(self, value: str) -> str:
+        """A tag; which ones a model speaks is for the Runner to say."""
+        if not LANGUAGE.fullmatch(value):
+            raise bad("must be a language tag such as `de`")
         return value
 
     def validate(self, attrs: dict[str, Any]) -> dict[str, Any]:
