@@ -67,6 +67,7 @@ def test_chat_stream_is_the_same_answer_in_chunks(http):
     assert text == whole
 
 
+@pytest.mark.usefixtures("speaking")
 def test_speech(http):
     response = http.post("/openai/v1/audio/speech", content=SEED_SPEECH, headers=JSON)
     assert response.status_code == 200

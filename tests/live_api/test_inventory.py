@@ -212,6 +212,7 @@ def test_answers_are_what_the_schema_says(site, http, schema):
     assert answers[-1][2].status_code == 401
 
 
+@pytest.mark.usefixtures("speaking")
 def test_an_answer_that_is_sound_is_declared_as_such(http, schema):
     declared = schema["paths"][SPEECH]["post"]["responses"]["200"]["content"]
     assert all(

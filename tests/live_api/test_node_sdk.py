@@ -37,6 +37,7 @@ def test_tools(node, name):
     node("tools.mjs", name)
 
 
+@pytest.mark.usefixtures("speaking")
 @pytest.mark.parametrize("name", node_tools.scenarios("speech.mjs"))
 def test_speech(node, name):
     node("speech.mjs", name)

@@ -117,6 +117,7 @@ def test_fields_of_text_completion(compare):
     assert refused > 50
 
 
+@pytest.mark.usefixtures("speaking")
 def test_fields_of_speech(compare):
     refused = 0
     for name in FIELDS["speech"]:

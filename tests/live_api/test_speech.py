@@ -22,17 +22,11 @@ SPEECH = "/openai/v1/audio/speech"
 MODEL = "Qwen3-TTS"
 TEXT = "Hello, welcome to Casola!"
 LONG = "One sentence after another is read here. " * 99
-pytest.importorskip("espeakng_loader")
+pytestmark = pytest.mark.usefixtures("speaking")
 
 
 def body(**fields):
     return {"model": MODEL, "input": TEXT, "voice": "alloy", **fields}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _loaded(http):
-    """The first request loads the model."""
-    assert http.post(SPEECH, json=body()).status_code == 200
 
 
 def job(http, **fields):
