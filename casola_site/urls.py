@@ -4,8 +4,9 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.views.generic import RedirectView
 
-from casola_site.core import health
+from casola_site.core import health, output_views
 from casola_site.views import SchemaView, docs, home, theme
+from inference.preview_views import preview
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("", home, name="home"),
@@ -22,6 +23,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("api/", include("usage.api.urls")),
     path("api/", include("jobs.api.urls")),
     path("api/", include("inference.api.native.urls")),
+    path("outputs/previews/<path:name>", preview),
+    path("outputs/<path:name>", output_views.output, name="output"),
     path("", include("accounts.urls")),
     path("", include("tokens.urls")),
     path("", include("usage.urls")),

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 from typing import Any
 
 from django.conf import settings
@@ -17,6 +18,7 @@ from inference.keeper import Keeper
 from inference.models import ModelSpec, Placement
 from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.registry import runner_class
+from inference.voices import make_previews
 from jobs.leases import fence_runner, register_runner
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def run_placement(placement_id: str, **_: Any) -> None:
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
         record_engine(spec=spec, loaded_as=runner.describe())
+        threading.Thread(target=make_previews, args=(spec, runner), daemon=True).start()
         gc.collect()
         gc.freeze()  # what is loaded now stays: the collector need not look at it again
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()

@@ -20,6 +20,16 @@ DEMO_CHAT = {
     "is_demo": True,
     "keep_loaded": True,
 }
+DEMO_SPEECH = {
+    "model_id": "Qwen3-TTS",
+    "aliases": ["qwen3-tts-1.7b", "casola-demo-voice", "tts-1", "tts-1-hd", "gpt-4o-mini-tts"],
+    "tasks": ["openai/audio-speech"],
+    "engine": "speech",
+    "source": "espeak-ng",
+    "slots": 16,
+    "options": {"memory_mb": 160},
+    "is_demo": True,
+}
 DEMO_ECHO = {
     "model_id": "test/echo",
     "aliases": ["echo"],
@@ -37,13 +47,14 @@ PRICES = {
         "prompt_tokens": "0.10",
         "cached_tokens": "0.025",
         "completion_tokens": "0.40",
-    }
+    },
+    "Qwen3-TTS": {"characters": "4.00"},
 }
 
 
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
-    entries = [DEMO_CHAT]
+    entries = [DEMO_CHAT, DEMO_SPEECH]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)
     for entry in entries:

@@ -15,7 +15,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
@@ -24,6 +23,7 @@ from django.utils import timezone
 from inference import frames
 from inference.claims import Claims
 from inference.committer import Committer
+from inference.delivery import Deliveries
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
 from inference.images import ImageDesk
 from inference.keeper import Keeper
@@ -82,6 +82,9 @@ class RunnerHost:
             self.keeper.abort,
             has_company=lambda: self.running > 0,
         )
+        self.deliveries = Deliveries(
+            self.link.put, self._say_last, self.preparing, self.committer.put
+        )
         self.link.start()
         listening = asyncio.create_task(self._listen())
         await asyncio.sleep(0)
@@ -137,6 +140,8 @@ class RunnerHost:
                 work = self.work.get(job_id)
                 if work is not None and work.reply == sender:
                     self.cancel(work, reason)
+            case [frames.MORE, job_id, taken]:
+                self.deliveries.on_more(self.work.get(job_id), sender, taken)
             case [frames.BEAT, job_ids]:
                 self._take_beat(sender, set(job_ids))
             case _:
@@ -152,23 +157,7 @@ class RunnerHost:
             if (final := self.memory.final(job_id, attempt)) is not None:
                 self.link.put(sender, final)
             return
-        who = request["who"]
-        work = Work(
-            job_id=job_id,
-            task=request["task"],
-            request=request["input"],
-            organization_id=who[0],
-            token_id=who[1],
-            user_id=who[2],
-            salt=who[3],
-            model_id=self.spec.model_id,
-            created_at=datetime.fromtimestamp(
-                request["created_at"], tz=timezone.get_default_timezone()
-            ),
-            reply=sender,
-            attempt=attempt,
-            streams=request["stream"],
-        )
+        work = Work.asked(job_id, attempt, request, sender=sender, model_id=self.spec.model_id)
         self.work[job_id] = work
         if self.is_draining:
             self._send_away(work)
@@ -181,7 +170,7 @@ class RunnerHost:
     def _take_beat(self, sender: str, waited_for: set[str]) -> None:
         """What the web process does not wait for any more was cancelled, but we did not hear it."""
         for work in list(self.work.values()):
-            if work.reply == sender and not work.is_ended and work.job_id not in waited_for:
+            if work.reply == sender and work.is_open and work.job_id not in waited_for:
                 self.cancel(work, frames.LOST)
 
     # -- admission ----------------------------------------------------------------------------
@@ -265,6 +254,8 @@ class RunnerHost:
                 self._on_started(work, event)
             case base.Delta():
                 self._on_delta(work, event)
+            case base.Chunk():
+                self.deliveries.on_chunk(work, event)
             case base.Ended():
                 self._on_ended(work, event)
             case base.Failed() if work.cancelled == frames.MOVED:
@@ -314,7 +305,13 @@ class RunnerHost:
             self._end(work, self._outcome(work, JobStatus.CANCELLED, units))
             return
         outcome = self._outcome(work, JobStatus.COMPLETED, units)
-        if work.is_claimed:
+        if event.media and work.is_claimed:
+            self._stop(work)
+            self.deliveries.store(work, event.media, outcome)
+            return
+        if event.media:
+            self.deliveries.hold(work, event.media[0])
+        elif work.is_claimed:
             outcome.result = work.result(event)
         self._end(work, outcome, reason=event.reason)
 
@@ -394,11 +391,13 @@ class RunnerHost:
                 continue
             if work.reply is None or (final := work.last_frame(outcome, state)) is None:
                 self._forget(work)
-            else:
+            elif not self.deliveries.on_written(work, outcome, state):
                 self._say_last(work, final)
         self.admit()
 
     def _forget(self, work: Work) -> None:
+        if work.delivery is not None:
+            work.delivery.close()
         self.work.pop(work.job_id, None)
         self.memory.add(work.job_id)
 
@@ -406,6 +405,8 @@ class RunnerHost:
 
     def cancel(self, work: Work, reason: str) -> None:
         """Stop it, for one of the reasons in `frames`."""
+        if work.is_ended and self.deliveries.abandon(work):
+            self._forget(work)
         if work.is_ended or work.cancelled is not None:
             return
         work.cancelled = reason
@@ -448,7 +449,7 @@ class RunnerHost:
 
     def _watch_work(self, now: float, *, may_judge: bool) -> None:
         for work in list(self.work.values()):
-            if work.is_ended:
+            if not work.is_open:
                 continue
             if (
                 may_judge
@@ -456,6 +457,8 @@ class RunnerHost:
                 and self.link.silent_for(work.reply, work.arrived) > SILENCE_SECONDS
             ):
                 self.cancel(work, frames.LOST)
+            if work.is_ended:
+                continue
             if (
                 work.submitted is not None
                 and now - work.submitted > settings.START_TO_CLOSE_SECONDS

@@ -277,11 +277,8 @@ def availabilities(specs: Iterable[ModelSpec]) -> dict[str, Availability]:
     for queue_id, state in fresh.values_list("queue_id", "state"):
         states.setdefault(queue_id, set()).add(state)
     nodes = alive_nodes().values("name")
-    coming = set(
-        Placement.objects.filter(state=PlacementState.WANTED, node__in=nodes).values_list(
-            "spec_id", flat=True
-        )
-    )
+    wanted = Placement.objects.filter(state=PlacementState.WANTED, node__in=nodes)
+    failures = dict(wanted.order_by("-failures").values_list("spec_id", "failures"))
     recent = set(
         ModelSpec.objects.filter(wanted_at__gt=ago(WARMING_SECONDS)).values_list("pk", flat=True)
     )
@@ -289,19 +286,28 @@ def availabilities(specs: Iterable[ModelSpec]) -> dict[str, Availability]:
         spec.public_id: _availability(
             spec,
             states.get(spec.queue_id, set()),
-            spec.pk in coming or spec.pk in recent,
-            some_node,
+            spec.pk in failures or spec.pk in recent,
+            some_node and failures.get(spec.pk, 0) < placement.FAILING,
         )
         for spec in specs
     }
 
 
-def _availability(spec: ModelSpec, states: set[str], coming: bool, some_node: bool) -> Availability:
+def is_failing(*, spec_id: str) -> bool:
+    """Whether every node that should hold the model keeps failing to load it."""
+    wanted = Placement.objects.filter(
+        state=PlacementState.WANTED, spec__public_id=spec_id, node__in=alive_nodes().values("name")
+    )
+    failures = list(wanted.values_list("failures", flat=True))
+    return bool(failures) and min(failures) >= placement.FAILING
+
+
+def _availability(spec: ModelSpec, states: set[str], coming: bool, can_load: bool) -> Availability:
     if not spec.enabled:
         return Availability.OFFLINE
     if RunnerState.LIVE in states:
         return Availability.ONLINE
-    if not some_node:
+    if not can_load:
         return Availability.OFFLINE
     if RunnerState.LOADING in states or coming:
         return Availability.WARMING_UP

@@ -32,12 +32,13 @@ MAX_ATTEMPTS = 4  # a Runner may die of a request before it can acknowledge it
 COLD_RUNNER_POLL = 0.2
 FROZEN_SECONDS = 10.0
 CATALOG_SECONDS = 5.0
+CREDIT_BYTES = 64 * 1024  # a Runner is told so often that a caller has taken bytes
 
 
 def ask_for(model: Model) -> bool:
     """Record demand for a model nobody holds; returns whether any node could load it."""
     hosting.want_model(spec_id=model.spec_id, now=now())
-    return hosting.alive_nodes().exists()
+    return hosting.alive_nodes().exists() and not hosting.is_failing(spec_id=model.spec_id)
 
 
 read_catalog_async = in_thread(catalog)
@@ -71,7 +72,23 @@ class Finished:
     model_ms: int
 
 
-Piece = Started | Text | Part | Finished
+@dataclass(slots=True)
+class Sized:
+    """So many Bytes follow; the answer is complete and its usage is recorded."""
+
+    size: int
+    queue_ms: int
+    model_ms: int
+
+
+@dataclass(slots=True)
+class Bytes:
+    """The next bytes of an answer that is no text."""
+
+    data: bytes
+
+
+Piece = Started | Text | Part | Sized | Bytes | Finished
 
 
 class RunnerLost(errors.WorkerError):
@@ -110,6 +127,9 @@ class Exchange:
     is_acknowledged: bool = False
     has_output: bool = False
     offset: int = 0
+    taken: int = 0
+    """Bytes that the waiting request has passed on, and up to where its Runner knows of that."""
+    credited: int = 0
     pieces: deque[Piece | Exception] = field(default_factory=deque)
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     is_ended: bool = False
@@ -197,6 +217,8 @@ class Hub:
                 yield piece
                 if isinstance(piece, Finished):
                     return
+                if isinstance(piece, Bytes):
+                    self._took(exchange, len(piece.data))
         finally:
             self._close(exchange)
 
@@ -267,6 +289,18 @@ class Hub:
         if isinstance(piece, Text) and exchange.pieces:
             return _joined(piece, exchange.pieces)
         return piece
+
+    def _took(self, exchange: Exchange, size: int) -> None:
+        """The caller has taken more; its Runner may send on."""
+        exchange.taken += size
+        if exchange.taken - exchange.credited >= CREDIT_BYTES:
+            self._credit(exchange)
+
+    def _credit(self, exchange: Exchange) -> None:
+        if exchange.runner is not None and not exchange.is_ended:
+            exchange.credited = exchange.taken
+            frame = [frames.MORE, exchange.job_id, exchange.taken]
+            self.link.put(exchange.runner.channel, frame)
 
     # -- ending -------------------------------------------------------------------------------
 
@@ -340,6 +374,10 @@ class Hub:
                 self._take_output(exchange, offset, len(text), Text(text))
             case [frames.PART, _, _, offset, part]:
                 self._take_output(exchange, offset, part_size(part), Part.from_list(part))
+            case [frames.BYTES, _, _, offset, data]:
+                self._take_output(exchange, offset, len(data), Bytes(data))
+            case [frames.SIZE, _, _, size, queue_ms, model_ms]:
+                self._take_output(exchange, 0, 0, Sized(size, queue_ms, model_ms))
             case [frames.START, _, _, prompt_tokens, queue_ms]:
                 exchange.push(Started(prompt_tokens, queue_ms))
             case [frames.END, _, _, offset, end]:
@@ -360,7 +398,7 @@ class Hub:
             case _:
                 return
 
-    def _take_output(self, exchange: Exchange, offset: int, size: int, piece: Text | Part) -> None:
+    def _take_output(self, exchange: Exchange, offset: int, size: int, piece: Piece) -> None:
         if offset != exchange.offset:
             self._lose(exchange, RunnerLost())
             return
@@ -398,6 +436,8 @@ class Hub:
             for exchange in self.exchanges.values():
                 if exchange.runner is not None:
                     waiting.setdefault(exchange.runner.channel, []).append(exchange.job_id)
+                if exchange.taken:
+                    self._credit(exchange)  # the last one may have been lost
             for channel, job_ids in waiting.items():
                 self.link.put(channel, [frames.BEAT, job_ids])
             await asyncio.sleep(BEAT_SECONDS)

@@ -30,6 +30,7 @@ IMPLIED_TASKS = {"openai/chat-completion": "openai/completion"}
 TASK_CHECKS = {
     "openai/chat-completion": "inference.api.openai.chat.check_body",
     "openai/completion": "inference.api.openai.completions.check_body",
+    "openai/audio-speech": "inference.api.openai.speech.check_body",
     "test/echo": "inference.api.openai.chat.check_anything",
 }
 

@@ -6,16 +6,21 @@ import time
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
 
 from inference import frames
 from inference.contracts import chat
 from inference.contracts.answers import Choices, part_size
-from inference.contracts.surfaces import TEXT_TASKS
+from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS
 from inference.runners import base
 from jobs.enums import JobStatus
 from jobs.link import Frame
 from jobs.services import Outcome
+
+if TYPE_CHECKING:
+    from inference.delivery import Delivery
 
 MAX_DONE = 20_000
 MAX_FINALS = 500
@@ -60,9 +65,43 @@ class Work:
     is_ended: bool = False
     loaded: dict[str, Any] | None = None
     """The engine's input, once its images are here."""
+    used: base.Units | None = None
+    """All units so far, where the engine tells them."""
+    delivery: Delivery | None = None
+    """Its bytes, where the answer is no text."""
+
+    @classmethod
+    def asked(
+        cls, job_id: str, attempt: int, request: dict[str, Any], *, sender: str, model_id: str
+    ) -> Work:
+        """An interactive request, as its frame tells it."""
+        organization_id, token_id, user_id, salt = request["who"]
+        return cls(
+            job_id=job_id,
+            task=request["task"],
+            request=request["input"],
+            organization_id=organization_id,
+            token_id=token_id,
+            user_id=user_id,
+            salt=salt,
+            model_id=model_id,
+            created_at=datetime.fromtimestamp(
+                request["created_at"], tz=timezone.get_default_timezone()
+            ),
+            reply=sender,
+            attempt=attempt,
+            streams=request["stream"],
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether anything is left to be done or to be sent."""
+        return not self.is_ended or self.delivery is not None
 
     def units(self) -> dict[str, int]:
         """What it has produced so far."""
+        if self.used is not None:
+            return {unit: count for unit, count in asdict(self.used).items() if count}
         return {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
 
     def takes_preparing(self) -> bool:
@@ -83,7 +122,7 @@ class Work:
 
     def contract(self) -> dict[str, Any]:
         """The engine's input. A claimed Job holds the surface's own body instead."""
-        surface = TEXT_TASKS.get(self.task)
+        surface = TEXT_TASKS.get(self.task) or MEDIA_TASKS.get(self.task)
         if surface is None or not self.is_claimed:
             return self.request
         return surface.from_body(self.request).as_dict()
@@ -162,6 +201,15 @@ class Work:
             **runner,
         )
 
+    def queue_ms(self) -> int:
+        """Until it was begun."""
+        return round(((self.started or time.monotonic()) - self.arrived) * 1000)
+
+    def model_ms(self) -> int:
+        """Since it was begun."""
+        now = time.monotonic()
+        return round((now - (self.started or now)) * 1000)
+
     def last_frame(self, outcome: Outcome, state: str) -> Frame | None:
         """The last frame. A refused end (an earlier attempt wrote it) still answers once."""
         if state == "unknown":
@@ -171,13 +219,12 @@ class Work:
             }
             return [frames.ERROR, self.job_id, self.attempt, error]
         if outcome.status == JobStatus.COMPLETED:
-            now = time.monotonic()
             end = {
                 "reason": outcome.end_reason,
                 "units": outcome.units,
                 "choices": self.choices(outcome.end_reason),
-                "queue_ms": round(((self.started or now) - self.arrived) * 1000),
-                "model_ms": round((now - (self.started or now)) * 1000),
+                "queue_ms": self.queue_ms(),
+                "model_ms": self.model_ms(),
             }
             return [frames.END, self.job_id, self.attempt, self.offset, end]
         if outcome.error is not None:

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from accounts.idempotency import sweep_keys
 from accounts.sign_in.sessions import sweep_sessions
+from casola_site.core import outputs
 from casola_site.core.clock import now
 from jobs.enums import TERMINAL
 from jobs.models import Job
@@ -24,6 +25,7 @@ def keep() -> None:
     uses.write()
     release_abandoned(now=now())
     enqueue_unsent(now())
+    outputs.sweep(now=now())
 
 
 def release_abandoned(*, now: datetime) -> int:

@@ -22,6 +22,7 @@ TYPES = {
     409: "conflict_error",
     413: INVALID,
     415: INVALID,
+    416: INVALID,
     422: INVALID,
     429: "rate_limit_error",
     431: INVALID,
@@ -193,6 +194,14 @@ class UnsupportedMediaType(ApiError):
     status = 415
     code = "unsupported_media_type"
     message = "The Content-Type must be application/json"
+
+
+class RangeNotSatisfiable(ApiError):
+    """416: the file has no such range."""
+
+    status = 416
+    code = "range_not_satisfiable"
+    message = "The file has no such range"
 
 
 class RateLimited(ApiError):

@@ -68,6 +68,17 @@ class StrictCharField(serializers.CharField):
         return data
 
 
+class StrictChoiceField(serializers.ChoiceField):
+    """A JSON string out of a few; what was sent instead is not repeated."""
+
+    def to_internal_value(self, data: Any) -> str:
+        """Refuse everything else."""
+        if not isinstance(data, str) or data not in self.choices:
+            words = ", ".join(self.choices)
+            raise serializers.ValidationError(f"must be one of {words}", code="invalid_value")
+        return data
+
+
 class Optional:
     """Mixin: an explicit null is the same as an absent field."""
 

@@ -12,7 +12,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from casola_site.core import errors
 
 Handler = Callable[[HttpRequest], Any]
-API_PARTS = frozenset({"openai", "fal", "api", "ws"})
+API_PARTS = frozenset({"openai", "fal", "api", "ws", "outputs"})
 
 
 def is_api(path: str) -> bool:

@@ -23,7 +23,7 @@ from casola_site.core.guard.rules import draining
 from casola_site.core.network import client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
-from inference.hub import Finished, Started, hub
+from inference.hub import Bytes, Finished, Sized, Started, hub
 from tokens import identity as identities
 from tokens import keys
 from tokens.authentication import check_address, refuse
@@ -66,11 +66,14 @@ class InteractiveConsumer(AsyncConsumer):
         self.decision: Decision | None = None
         self.call: Call | None = None
         self.has_begun = False
+        self.is_bytes = False
+        self.app: asyncio.Task[None] | None = None
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Take messages one by one: without a channel layer there is nothing to wait for beside."""
         self.scope = scope
         self.base_send = send
+        self.app = asyncio.current_task()
         try:
             with contextlib.suppress(StopConsumer):
                 while True:
@@ -111,7 +114,7 @@ class InteractiveConsumer(AsyncConsumer):
             return
         if draining():
             # The process is about to end. The Runner sees that, and charges nothing for it.
-            if self.has_begun:
+            if self.has_begun and not self.is_bytes:
                 await self._send(self.view.stream_error(errors.Unavailable()), more=False)
             return
         self.task.cancel()
@@ -137,7 +140,10 @@ class InteractiveConsumer(AsyncConsumer):
             data = json_object(b"".join(self.body), content_type)
         self.body = []
         self.call = call = await self.view.prepare(hub(), identity, data)
-        if call.body.get("stream"):
+        content_type = self.view.content_type(call)
+        if content_type is not None:
+            await self._bytes(call, content_type)
+        elif call.body.get("stream"):
             await self._stream(call)
         else:
             await self._whole(call)
@@ -192,7 +198,32 @@ class InteractiveConsumer(AsyncConsumer):
         finally:
             await pieces.aclose()
 
+    async def _bytes(self, call: Call, content_type: str) -> None:
+        """A finished file with its size, or one that is sent as it is made."""
+        self.is_bytes = True
+        headers = {"content-type": content_type, "x-content-type-options": "nosniff"}
+        pieces = self.view.pieces(hub(), call)
+        try:
+            async for piece in pieces:
+                match piece:
+                    case Sized(size):
+                        sized = {**headers, "content-length": str(size)}
+                        await self._begin(200, {**sized, **call.headers()})
+                    case Bytes(data):
+                        if not self.has_begun:
+                            await self._begin(200, {**headers, **call.headers()})
+                        await self._send(data, more=True)
+                    case Finished():
+                        await self._send(b"", more=False)
+        finally:
+            await pieces.aclose()
+
     async def _fail(self, error: errors.ApiError) -> None:
+        if self.has_begun and self.is_bytes:
+            # Bytes have no words for an error: without its end nobody takes the answer for whole.
+            assert self.app is not None  # noqa: S101 - it runs this
+            self.app.cancel()
+            return
         if self.has_begun:
             await self._send(self.view.stream_error(error), more=False)
             return

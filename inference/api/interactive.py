@@ -25,7 +25,7 @@ from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
 from inference.api.holding import held
-from inference.hub import Finished, Hub, Piece, RunnerLost, Started, hub
+from inference.hub import Bytes, Finished, Hub, Piece, RunnerLost, Sized, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
@@ -49,6 +49,7 @@ class Call:
     """How long it waited for one of the Organization's slots."""
     started: Started | None = None
     finished: Finished | None = None
+    sized: Sized | None = None
 
     def headers(self) -> dict[str, str]:
         """What every inference answer carries."""
@@ -56,9 +57,10 @@ class Call:
         if self.model.is_demo:
             headers["x-casola-weights"] = "demo"
         total = round((time.time() - self.created) * 1000)
-        begun = self.finished or self.started
+        timed = self.finished or self.sized
+        begun = timed or self.started
         queue = self.line_ms + (begun.queue_ms if begun else 0)
-        model = self.finished.model_ms if self.finished else max(0, total - queue)
+        model = timed.model_ms if timed else max(0, total - queue)
         headers["server-timing"] = f"queue;dur={queue}, model;dur={model}, total;dur={total}"
         return headers
 
@@ -103,6 +105,11 @@ class Interactive:
         raise NotImplementedError
 
     @classmethod
+    def content_type(cls, call: Call) -> str | None:
+        """Of an answer that is bytes as the Runner makes them; None for JSON and events."""
+        return None
+
+    @classmethod
     def stream(cls, call: Call) -> Stream:
         """What turns the pieces of this call's answer into a stream."""
         raise NotImplementedError
@@ -124,6 +131,18 @@ class Interactive:
                     if isinstance(piece, Finished):
                         return call, piece
             raise ApiError
+
+        return async_to_sync(run)()
+
+    @classmethod
+    def wait_for_bytes(cls, identity: Identity, data: dict[str, Any]) -> tuple[Call, bytes]:
+        """The same for an answer that is bytes."""
+
+        async def run() -> tuple[Call, bytes]:
+            call = await cls.prepare(hub(), identity, data)
+            call.body["stream"] = False
+            found = [piece async for piece in cls.pieces(hub(), call)]
+            return call, b"".join(piece.data for piece in found if isinstance(piece, Bytes))
 
         return async_to_sync(run)()
 
@@ -174,6 +193,8 @@ class Interactive:
                             call.started = piece
                         elif isinstance(piece, Finished):
                             call.finished = piece
+                        elif isinstance(piece, Sized):
+                            call.sized = piece
                         yield piece
         except RunnerLost:
             await finish_jobs_async([cls.lost(call)])

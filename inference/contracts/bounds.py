@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from inference.contracts import chat, completion
+from inference.contracts import chat, completion, speech
 
 UNKNOWN_CONTEXT = 1 << 17  # where nobody could say how long the model's is
 REQUEST_TOKENS = 512  # what a template may write once: dates, a system prompt of its own
@@ -22,6 +22,7 @@ TOOLS_TOKENS = 1024  # and where there are tools, for how to call them
 REWRITTEN = 4  # JSON that a template writes anew grows by indents and escapes
 OPENERS = "<[|\uff5c\u2581"  # a literal of a control token that begins so is broken in two
 ECHO_TASK = "test/echo"
+SPOKEN_MS = (speech.LONGEST_SECONDS + 60) * 1000  # the last piece may pass the limit
 OTHER_UNITS = ("characters", "audio_ms", "images", "pixels", "video_ms")
 
 
@@ -115,9 +116,21 @@ def _echo_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _speech_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+    return {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "characters": len(request["text"]),
+        "audio_ms": SPOKEN_MS,
+        "compute_ms": limits.compute_ms,
+    }
+
+
 # A new Task stands here as well, or requests for it fail under a budget.
 BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     chat.TASK: _text_units,
     completion.TASK: _text_units,
+    speech.TASK: _speech_units,
     ECHO_TASK: _echo_units,
 }

@@ -1,10 +1,10 @@
-"""The Tasks whose Runner speaks in Deltas, and the module that knows each one's bodies."""
+"""The Tasks whose Runner speaks in Deltas or gives files, and the module of each one's bodies."""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from inference.contracts import chat, completion
+from inference.contracts import chat, completion, speech
 from inference.contracts.answers import Choices
 
 
@@ -31,4 +31,17 @@ class TextSurface(Protocol):
         """The whole answer."""
 
 
+class MediaSurface(Protocol):
+    """What a module offers whose answers are files; see `contracts.speech`."""
+
+    @staticmethod
+    def from_body(body: dict[str, Any]) -> Any:
+        """The contract from a checked body; it has `as_dict`."""
+
+    @staticmethod
+    def result_body(media: list[dict[str, Any]]) -> dict[str, Any]:
+        """A Job's result; `media` tells for each file its url, its content_type and more."""
+
+
 TEXT_TASKS: dict[str, TextSurface] = {chat.TASK: chat, completion.TASK: completion}
+MEDIA_TASKS: dict[str, MediaSurface] = {speech.TASK: speech}

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 from inference.contracts.answers import ARGUMENTS, CONTENT, REASONING, Part
 
@@ -25,6 +25,8 @@ class Units:
     completion_tokens: int = 0
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    characters: int = 0
+    audio_ms: int = 0
     compute_ms: int = 0
 
 
@@ -71,14 +73,36 @@ class Delta:
 
 
 @dataclass(frozen=True, slots=True)
+class Chunk:
+    """The next bytes of an answer that is no text; none where only `units`, all that is used so
+    far, are news."""
+
+    request_id: str
+    data: bytes
+    units: Units
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """A finished file, open at its start; whoever takes it closes it. `about` goes beside its
+    address (width, height, duration …)."""
+
+    content: IO[bytes]
+    extension: str
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """Terminal. `reason` (stop, length, tool_calls or cancelled) is that of all choices that have
-    not ended by themselves; `result` is for runners without deltas."""
+    not ended by themselves; `result` is for runners without deltas, `media` for answers that are
+    files and were not sent in Chunks."""
 
     request_id: str
     reason: str
     units: Units
     result: dict[str, Any] | None = None
+    media: tuple[Media, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +117,7 @@ class Failed:
     retryable: bool = False
 
 
-Event = Started | Delta | Ended | Failed
+Event = Started | Delta | Chunk | Ended | Failed
 Emit = Callable[[list[Event]], None]
 
 

@@ -9,6 +9,7 @@ from inference.runners.base import LoadError, Runner
 RUNNERS = {
     "chat": "inference.runners.chat.ChatRunner",
     "echo": "inference.runners.echo.EchoRunner",
+    "speech": "inference.runners.speech.SpeechRunner",
 }
 
 

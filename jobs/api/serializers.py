@@ -6,8 +6,10 @@ from typing import Any
 
 from rest_framework import serializers
 
+from casola_site.core import outputs
 from casola_site.core.clock import unix
 from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictSerializer
+from casola_site.core.network import base_url
 from jobs.enums import JobStatus
 from jobs.models import Job
 
@@ -74,7 +76,7 @@ class JobSerializer(serializers.Serializer):
             "task": instance.task,
             "status": instance.status,
             "progress": instance.progress,
-            "result": instance.result,
+            "result": outputs.absolute(instance.result, base_url(self.context["request"])),
             "error": error and {"code": error.get("code"), "message": error.get("message")},
             "usage": instance.units,
             "attempts": instance.attempts,

@@ -88,7 +88,7 @@ class JobViewSet(ApiViewSet):
     def retrieve(self, request: Any, job_id: str) -> Response:
         """Status, progress and, when it is completed, the result."""
         job = find_job(organization_id=request.auth.organization_pk, job_id=job_id)
-        return Response(JobSerializer(job).data)
+        return Response(JobSerializer(job, context={"request": request}).data)
 
 
 class JobCancelViewSet(ApiViewSet):
@@ -110,4 +110,5 @@ class JobCancelViewSet(ApiViewSet):
         job = find_job(organization_id=request.auth.organization_pk, job_id=job_id)
         moment = now()
         prices = price_snapshot(model_id=job.model_id, now=moment)
-        return Response(JobSerializer(cancel_job(job=job, prices=prices, now=moment)).data)
+        cancelled = cancel_job(job=job, prices=prices, now=moment)
+        return Response(JobSerializer(cancelled, context={"request": request}).data)

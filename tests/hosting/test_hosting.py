@@ -145,6 +145,21 @@ def test_a_model_that_cannot_load_makes_room():
     assert states() == [("broken", "stopping")]
 
 
+def test_a_model_that_cannot_load_is_offline():
+    make_node()
+    spec = make_spec("broken", wanted_at=Now())
+    row = Placement.objects.create(spec=spec, node="n", device="cpu")
+    for expected in (Availability.WARMING_UP, Availability.WARMING_UP, Availability.OFFLINE):
+        assert not hosting.is_failing(spec_id=spec.public_id)
+        hosting.count_failure(placement_id=row.public_id, detail="its package is missing")
+        assert hosting.availability(spec) == expected
+    assert hosting.is_failing(spec_id=spec.public_id)
+    make_node("o")
+    Placement.objects.create(spec=spec, node="o", device="cpu")
+    assert not hosting.is_failing(spec_id=spec.public_id)
+    assert hosting.availability(spec) == Availability.WARMING_UP
+
+
 def test_an_unused_model_leaves(settings):
     settings.IDLE_UNLOAD_SECONDS = 100
     make_node()

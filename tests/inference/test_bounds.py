@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from inference.contracts import chat, completion
+from inference.contracts import chat, completion, speech
 from inference.contracts.bounds import BOUNDS, UNKNOWN_CONTEXT, Limits, most_units
 from inference.models import ModelSpec
 from inference.runners.prompt import PromptBuilder, tokenizer_format
@@ -116,6 +116,12 @@ def test_images_and_token_ids_count_by_themselves():
     ids = completion.from_body({"prompt": [[1, 2, 3], [4]], "n": 2, "max_tokens": 9}).as_dict()
     units = most_units(completion.TASK, ids, LIMITS)
     assert (units["prompt_tokens"], units["completion_tokens"]) == (4, 36)
+
+
+def test_speech_counts_its_characters_and_the_longest_sound():
+    units = most_units(speech.TASK, speech.SpeechInput("Grüße 🙂", "alloy").as_dict(), LIMITS)
+    assert (units["characters"], units["audio_ms"]) == (7, 1_860_000)
+    assert (units["prompt_tokens"], units["compute_ms"]) == (0, 5000)
 
 
 def test_every_task_and_every_unit_has_a_bound():

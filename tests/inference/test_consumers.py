@@ -14,7 +14,8 @@ from inference.api import consumers
 from inference.api.consumers import InteractiveConsumer
 from inference.api.interactive import Call
 from inference.api.openai.chat import ChatCompletionViewSet
-from inference.hub import Text
+from inference.api.openai.speech import SpeechViewSet
+from inference.hub import Bytes, Finished, RunnerLost, Sized, Text
 from tokens import keys
 from usage.limits import UNLIMITED
 from usage.throttling import StaleIdentity
@@ -53,6 +54,25 @@ class View(ChatCompletionViewSet):
             await asyncio.Event().wait()
         finally:
             cls.was_closed = True
+
+
+class Sound(SpeechViewSet):
+    """Answers with the pieces it is given."""
+
+    script: list = []
+
+    @classmethod
+    async def prepare(cls, hub, identity, data):
+        return Call("0197-job", identity, SimpleNamespace(is_demo=True), "m", {"stream": False})
+
+    @classmethod
+    async def pieces(cls, hub, call):
+        for step in cls.script:
+            if isinstance(step, Exception):
+                raise step
+            if step is None:
+                await asyncio.Event().wait()
+            yield step
 
 
 class Client:
@@ -178,3 +198,65 @@ def test_the_work_ends_with_its_request(view, end):
         return view.was_closed
 
     assert run(scenario)
+
+
+def sound(*script):
+    """(status, headers, bytes, whether the end came) of an answer made of these pieces."""
+
+    async def scenario():
+        client = Client(type("FreshSound", (Sound,), {"script": script}))
+        if script[-1] is None:
+            await client.until(lambda: b"half" in b"".join(m.get("body", b"") for m in client.sent))
+            client.app.cancel()
+        await asyncio.wait([client.app], timeout=0.5)
+        is_over = client.app.done()
+        client.app.cancel()
+        return client, is_over
+
+    client, is_over = run(scenario)
+    start, *bodies = client.sent
+    content = b"".join(message["body"] for message in bodies)
+    return start["status"], dict(start["headers"]), content, client.is_complete, is_over
+
+
+END = Finished("stop", {"characters": 1}, [], 1, 2)
+
+
+@pytest.mark.usefixtures("admissions")
+def test_a_finished_file_is_sent_with_its_size():
+    status, headers, content, is_complete, _ = sound(
+        Sized(6, 1, 2), Bytes(b"abc"), Bytes(b"def"), END
+    )
+    assert (status, content, is_complete) == (200, b"abcdef", True)
+    assert headers[b"content-length"] == b"6"
+    assert headers[b"content-type"] == b"audio/mpeg"
+    assert headers[b"x-casola-weights"] == b"demo"
+
+
+@pytest.mark.usefixtures("admissions")
+def test_bytes_that_come_as_they_are_made_have_no_size():
+    _, headers, content, is_complete, _ = sound(Bytes(b"abc"), Bytes(b"def"), END)
+    assert (content, is_complete) == (b"abcdef", True)
+    assert b"content-length" not in headers
+
+
+@pytest.mark.usefixtures("admissions")
+def test_an_error_before_the_first_byte_is_json():
+    status, headers, content, is_complete, _ = sound(RunnerLost())
+    assert (status, is_complete) == (502, True)
+    assert json.loads(content)["error"]["code"] == "worker_error"
+    assert headers[b"content-type"] == b"application/json"
+
+
+@pytest.mark.usefixtures("admissions")
+@pytest.mark.parametrize("first", [(), (Sized(9, 1, 2),)])
+def test_bytes_that_break_off_have_no_end_and_no_text(first):
+    """The app ends without its last message: the server hangs up."""
+    _, _, content, is_complete, is_over = sound(*first, Bytes(b"half"), RunnerLost())
+    assert (content, is_complete, is_over) == (b"half", False, True)
+
+
+@pytest.mark.usefixtures("admissions", "_draining")
+def test_drained_bytes_break_off():
+    _, _, content, is_complete, is_over = sound(Bytes(b"half"), None)
+    assert (content, is_complete, is_over) == (b"half", False, True)

@@ -10,6 +10,7 @@ import pytest
 
 from tests.live import wait_until
 from tests.live_api import site as sites
+from tests.live_api.envelope import SPEECH, speech_body
 from tests.live_api.site import Site
 
 
@@ -50,6 +51,18 @@ def demo(site: Site) -> str:
         pytest.skip("the demo weights are not in this checkout")
     wait_until(lambda: site.live.status_of(sites.DEMO) == "online", seconds=60, what="demo model")
     return sites.DEMO
+
+
+@pytest.fixture(scope="session")
+def speaking(http: httpx.Client) -> str:
+    """The speech model's id, once it is loaded; the first request asks for that."""
+    pytest.importorskip("espeakng_loader")
+    wait_until(
+        lambda: http.post(SPEECH, json=speech_body()).status_code == 200,
+        seconds=240,
+        what="the speech model",
+    )
+    return speech_body()["model"]
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from typing import Any
 
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
+SPEECH = "/openai/v1/audio/speech"
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -18,6 +19,7 @@ TYPES = {
     409: "conflict_error",
     413: "invalid_request_error",
     415: "invalid_request_error",
+    416: "invalid_request_error",
     429: "rate_limit_error",
     431: "invalid_request_error",
 }
@@ -73,6 +75,11 @@ def chat_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:
 def text_body(prompt: Any = "hi", **fields: Any) -> dict[str, Any]:
     """The same for plain completion."""
     return {"model": "test/echo", "prompt": prompt, **fields}
+
+
+def speech_body(**fields: Any) -> dict[str, Any]:
+    """A request to the voice without weights."""
+    return {"model": "Qwen3-TTS", "input": "Hi.", "voice": "alloy", **fields}
 
 
 def job_body(**fields: Any) -> dict[str, Any]:

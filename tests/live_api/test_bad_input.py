@@ -14,17 +14,20 @@ import pytest
 from tests.live_api import bad_input
 from tests.live_api.envelope import (
     CHAT,
+    SPEECH,
     TEXT,
     assert_envelope,
     bearer,
     chat_body,
     job_body,
+    speech_body,
     text_body,
 )
 
 GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
     "text": text_body(),
+    "speech": speech_body(),
     "jobs": job_body(),
     "chat job": {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()},
     "tokens": {"name": "x", "scopes": ["user:read"]},
@@ -80,6 +83,16 @@ FIELDS: dict[str, list[str]] = {
         "stream",
         "stream_options",
     ],
+    "speech": [
+        "model",
+        "input",
+        "voice",
+        "response_format",
+        "speed",
+        "language",
+        "instructions",
+        "stream_format",
+    ],
     "jobs": ["model_id", "task", "input", "priority", "webhook_url", "status", "id"],
     "chat job": ["input"],
     "tokens": [
@@ -101,7 +114,7 @@ FIELDS: dict[str, list[str]] = {
 def path_of(site, route: str) -> str:
     if route in ("tokens", "invites"):
         return f"/api/organizations/{site.alpha['id']}/{route}"
-    return {"chat": CHAT, "text": TEXT}.get(route, "/api/jobs")
+    return {"chat": CHAT, "text": TEXT, "speech": SPEECH}.get(route, "/api/jobs")
 
 
 def send(http: httpx.Client, path: str, content: bytes, content_type: str | None = bad_input.JSON):
@@ -150,7 +163,7 @@ def others_are_served(site) -> Iterator[None]:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens", "invites"])
+@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens", "invites"])
 def test_bodies_that_are_no_request(site, http, route):
     for label, body in bad_input.bodies(GOOD[route]).items():
         response = send(http, path_of(site, route), body)
@@ -161,7 +174,7 @@ def test_bodies_that_are_no_request(site, http, route):
             raise AssertionError(f"{label}: {error}") from None
 
 
-@pytest.mark.parametrize("route", ["chat", "text", "jobs", "tokens"])
+@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens"])
 def test_content_types(site, http, route):
     for label, (content_type, body) in bad_input.content_types(GOOD[route]).items():
         response = send(http, path_of(site, route), body, content_type)
@@ -210,6 +223,9 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("chat", "messages"),
         ("text", "model"),
         ("text", "prompt"),
+        ("speech", "model"),
+        ("speech", "input"),
+        ("speech", "voice"),
         ("jobs", "model_id"),
         ("jobs", "task"),
         ("jobs", "input"),

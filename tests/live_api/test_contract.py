@@ -9,6 +9,7 @@ import time
 import httpx
 import pytest
 
+from tests import sound
 from tests.live import wait_until
 from tests.live_api.envelope import CHAT, GHOST_JOB, assert_envelope, bearer, job_body
 
@@ -20,6 +21,12 @@ SEED_CHAT = b"""{
 SEED_TOKEN = b"""{
 "name": "CI Pipeline Token",
 "scopes": ["user:read", "user:write"]
+}"""
+SEED_SPEECH = b"""{
+"model": "Qwen3-TTS",
+"input": "Hello, welcome to Casola!",
+"voice": "alloy",
+"response_format": "mp3"
 }"""
 JSON = {"Content-Type": "application/json"}
 
@@ -58,6 +65,23 @@ def test_chat_stream_is_the_same_answer_in_chunks(http):
     assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
     text = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
     assert text == whole
+
+
+@pytest.mark.usefixtures("speaking")
+def test_speech(http):
+    response = http.post("/openai/v1/audio/speech", content=SEED_SPEECH, headers=JSON)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "audio/mpeg"
+    samples = sound.decoded(response.content, "mp3")
+    assert 1.0 < len(samples) / sound.RATE < 4.0
+    assert sound.loudness(samples) > 0.02
+
+
+def test_voice_models(http):
+    body = http.get("/api/voice/models").json()
+    assert set(body) == {"models"}
+    (model,) = [model for model in body["models"] if model["model_id"] == "Qwen3-TTS"]
+    assert "alloy" in {voice["id"] for voice in model["voices"]}
 
 
 def test_model_list(http):

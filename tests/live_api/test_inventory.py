@@ -15,10 +15,12 @@ from casola_site.core.views import ApiViewSet
 from tests.live_api.envelope import (
     CHAT,
     GHOST_JOB,
+    SPEECH,
     TEXT,
     bearer,
     chat_body,
     job_body,
+    speech_body,
     text_body,
 )
 from tokens.authentication import TokenAuthentication
@@ -27,6 +29,8 @@ from usage.throttling import PlanThrottle
 
 # Routes without a token, by design. A new one is added here on purpose or not at all.
 OPEN = {"", "livez", "readyz", "docs", "reference", "openapi.json", "admin"}
+# Files of answers: whoever holds a signed address may read them.
+OPEN |= {"outputs/<path:name>", "outputs/previews/<path:name>"}
 # Sign-in: whoever comes, with a session or without (a page that wants a User asks for one).
 SIGN_IN = ("signup", "login", "logout", "verify", "password/reset", "confirm/", "social/")
 OWN = ("settings/security", "settings/email")
@@ -188,6 +192,8 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         *[(CHAT, "post", http.post(CHAT, json=chat_body(text, **more))) for text, more in WISHES],
         (TEXT, "post", http.post(TEXT, json=text_body(n=2, logprobs=2))),
         (TEXT, "post", http.post(TEXT, json={})),
+        (SPEECH, "post", http.post(SPEECH, json=speech_body(voice="nobody"))),
+        ("/api/voice/models", "get", http.get("/api/voice/models")),
         ("/api/model-status", "get", http.get("/api/model-status")),
         ("/api/users/me", "get", http.get("/api/users/me")),
         ("/api/jobs", "post", http.post("/api/jobs", json=job_body())),
@@ -218,6 +224,18 @@ def test_answers_are_what_the_schema_says(site, http, schema):
             declared = properties(schema, expected)
             assert declared is None or set(answer.json()) <= declared, path
     assert answers[-1][2].status_code == 401
+
+
+@pytest.mark.usefixtures("speaking")
+def test_an_answer_that_is_sound_is_declared_as_such(http, schema):
+    declared = schema["paths"][SPEECH]["post"]["responses"]["200"]["content"]
+    assert all(
+        kind["schema"] == {"type": "string", "format": "binary"} for kind in declared.values()
+    )
+    for name in ("mp3", "opus", "aac", "flac", "wav", "pcm"):
+        answer = http.post(SPEECH, json=speech_body(response_format=name))
+        assert answer.headers["content-type"] in declared
+    assert "text/event-stream" in declared
 
 
 def organization_answers(site, http) -> list[tuple[str, str, Any]]:

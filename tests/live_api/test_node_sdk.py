@@ -37,6 +37,12 @@ def test_tools(node, name):
     node("tools.mjs", name)
 
 
+@pytest.mark.usefixtures("speaking")
+@pytest.mark.parametrize("name", node_tools.scenarios("speech.mjs"))
+def test_speech(node, name):
+    node("speech.mjs", name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", node_tools.scenarios("demo.mjs"))
 def test_demo_model(node, demo, name):

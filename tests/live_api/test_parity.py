@@ -12,7 +12,15 @@ from django.utils import timezone
 from accounts.services import create_organization
 from inference import selectors
 from tests.live_api import bad_input
-from tests.live_api.envelope import CHAT, TEXT, bearer, chat_body, text_body
+from tests.live_api.envelope import (
+    CHAT,
+    SPEECH,
+    TEXT,
+    bearer,
+    chat_body,
+    speech_body,
+    text_body,
+)
 from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS
 from tokens.services import issue_token
 
@@ -106,6 +114,18 @@ def test_fields_of_text_completion(compare):
                 continue
             body = json.dumps({**text_body(), name: value}).encode()
             refused += compare(f"{name} = {label}", body, path=TEXT) >= 400
+    assert refused > 50
+
+
+@pytest.mark.usefixtures("speaking")
+def test_fields_of_speech(compare):
+    refused = 0
+    for name in FIELDS["speech"]:
+        for label, value in bad_input.values().items():
+            if label in LONG or (name in ("voice", "language") and isinstance(value, str)):
+                continue  # which there are is for the Runner to say
+            body = json.dumps({**speech_body(), name: value}).encode()
+            refused += compare(f"{name} = {label}", body, path=SPEECH) >= 400
     assert refused > 50
 
 

@@ -88,7 +88,7 @@ class ChatCompletionViewSet(TextViewSet):
         return ChatStream(call)
 
 
-def job_check(view: type[TextViewSet], body: dict[str, Any]) -> dict[str, Any]:
+def job_check(view: type[Interactive], body: dict[str, Any]) -> dict[str, Any]:
     """A request as a Job's input. Raises DRF's ValidationError with `input.` before the field."""
     try:
         return {**view.check(body), "stream": False}

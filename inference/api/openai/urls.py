@@ -5,10 +5,12 @@ from django.urls import path
 from inference.api.openai.chat import ChatCompletionViewSet
 from inference.api.openai.completions import CompletionViewSet
 from inference.api.openai.models import ModelViewSet
+from inference.api.openai.speech import SpeechViewSet
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionViewSet.as_view({"post": "create"})),
     path("v1/completions", CompletionViewSet.as_view({"post": "create"})),
+    path("v1/audio/speech", SpeechViewSet.as_view({"post": "create"})),
     path("v1/models", ModelViewSet.as_view({"get": "list"})),
     path("v1/models/<path:model>", ModelViewSet.as_view({"get": "retrieve"})),
 ]

@@ -1,0 +1,199 @@
+"""Files that answers point to: kept in Django's storage, reached by signed addresses.
+
+An output's name is `<hour>/<organization>/<96 random bits>-<attempt>.<extension>`, its address
+`/outputs/<name>?exp=…&sig=…`: a signature over name (so also the organization) and expiry opens it
+for a day without a token. A file appears under its name whole or not at all; `sweep` removes whole
+hours once no address can open them any more, and with them what no Job ever pointed to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import secrets
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any
+
+from django.core.files import File
+from django.core.files.storage import FileSystemStorage, Storage, default_storage
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+from casola_site.core.errors import NotFound, PermissionDenied, Unavailable
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "outputs"
+PREFIX = "/outputs/"
+LIFETIME = timedelta(hours=24)
+SWEEP_AFTER = LIFETIME + timedelta(hours=2)  # the hour itself, and one in which clocks may differ
+MIN_FREE_SHARE = 0.05
+SIGNATURE_LENGTH = 40
+HOUR = re.compile(r"[0-9]{10}")
+NAME = re.compile(r"(?:[A-Za-z0-9_-]{1,80}/){1,3}[A-Za-z0-9_-]{1,80}\.[a-z0-9]{1,5}")
+# What can be an output, and as what it is served; browsers are told not to guess.
+CONTENT_TYPES = {
+    "mp3": "audio/mpeg",
+    "opus": "audio/ogg",
+    "aac": "audio/aac",
+    "flac": "audio/flac",
+    "wav": "audio/wav",
+    "pcm": "audio/pcm",
+    "png": "image/png",
+    "jpeg": "image/jpeg",
+    "webp": "image/webp",
+    "mp4": "video/mp4",
+}
+
+
+class StorageFull(Unavailable):
+    """503: there is no room for more outputs; what is there can still be read."""
+
+    code = "storage_unavailable"
+    message = "There is no room for new files right now"
+
+
+def storage() -> Storage:
+    """Where outputs lie."""
+    return default_storage
+
+
+def content_type(name: str) -> str:
+    """As what a file of that name is served. Raises NotFound for what is no output."""
+    found = CONTENT_TYPES.get(name.rpartition(".")[2])
+    if found is None:
+        raise NotFound
+    return found
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def new_name(*, organization_id: int, attempt: int, extension: str, now: datetime) -> str:
+    """A name nobody can guess; the attempt in it keeps two of one Job apart."""
+    owner = salted_hmac("casola.outputs.owner", str(organization_id)).hexdigest()[:16]
+    hour = now.astimezone(UTC).strftime("%Y%m%d%H")
+    return f"{hour}/{owner}/{secrets.token_hex(12)}-{attempt}.{extension}"
+
+
+def write(name: str, content: IO[bytes]) -> None:
+    """Put the file under its name, whole or not at all. Raises OSError."""
+    place = storage()
+    if not isinstance(place, FileSystemStorage):
+        place.save(f"{FOLDER}/{name}", File(content))  # object stores show whole files only
+        return
+    path = Path(place.path(f"{FOLDER}/{name}"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    try:
+        with part.open("xb") as file:
+            shutil.copyfileobj(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def exists(name: str) -> bool:
+    """Whether a file of that name is there."""
+    return storage().exists(f"{FOLDER}/{name}")
+
+
+def require_room() -> None:
+    """Raises StorageFull when the file system of the outputs is nearly full."""
+    place = storage()
+    if not isinstance(place, FileSystemStorage):
+        return
+    folder = Path(place.location)
+    folder.mkdir(parents=True, exist_ok=True)
+    usage = shutil.disk_usage(folder)
+    if usage.free < usage.total * MIN_FREE_SHARE:
+        raise StorageFull(retry_after=30)
+
+
+# -- addresses ------------------------------------------------------------------------------------
+
+
+def address(name: str, *, now: datetime) -> str:
+    """The path and query that open the file for a day from now on; `absolute` puts a host before."""
+    until = int((now + LIFETIME).timestamp())
+    return f"{PREFIX}{name}?exp={until}&sig={_signature(name, until)}"
+
+
+def _signature(name: str, until: int) -> str:
+    return salted_hmac("casola.outputs", f"{name}\n{until}", algorithm="sha256").hexdigest()[
+        :SIGNATURE_LENGTH
+    ]
+
+
+def check(name: str, *, expires: str, signature: str, now: datetime) -> int:
+    """The Unix time until which this address opens the file.
+
+    Raises NotFound for what can be no name, PermissionDenied for a wrong or an old address.
+    """
+    if not NAME.fullmatch(name):
+        raise NotFound
+    is_number = expires.isascii() and expires.isdigit() and len(expires) <= 12
+    until = int(expires) if is_number else 0
+    if not is_number or not constant_time_compare(signature, _signature(name, until)):
+        raise PermissionDenied("The address of this file is not valid")
+    if until < now.timestamp():
+        raise PermissionDenied("The address of this file has expired")
+    return until
+
+
+def absolute(value: Any, base: str) -> Any:
+    """A result with a host before the addresses of our own files in it."""
+    if isinstance(value, dict):
+        return {
+            key: base + item
+            if key == "url" and isinstance(item, str) and item.startswith(PREFIX)
+            else absolute(item, base)
+            for key, item in value.items()
+        }
+    return [absolute(item, base) for item in value] if isinstance(value, list) else value
+
+
+# -- sweeping -------------------------------------------------------------------------------------
+
+
+def sweep(*, now: datetime) -> int:
+    """Remove the hours whose addresses have all expired; returns how many."""
+    place = storage()
+    try:
+        folders, _ = place.listdir(FOLDER)
+    except FileNotFoundError:
+        return 0
+    before = (now.astimezone(UTC) - SWEEP_AFTER).strftime("%Y%m%d%H")
+    old = [folder for folder in folders if HOUR.fullmatch(folder) and folder <= before]
+    for folder in old:
+        _remove(place, f"{FOLDER}/{folder}")
+    if old:
+        logger.info("removed the outputs of %d hour(s)", len(old))
+    return len(old)
+
+
+def _remove(place: Storage, folder: str) -> None:
+    if isinstance(place, FileSystemStorage):
+        shutil.rmtree(place.path(folder), ignore_errors=True)  # another node may be at it too
+        return
+    folders, files = place.listdir(folder)
+    for name in files:
+        with contextlib.suppress(FileNotFoundError):
+            place.delete(f"{folder}/{name}")
+    for name in folders:
+        _remove(place, f"{folder}/{name}")
