@@ -145,7 +145,7 @@ def dashboard_views(patterns=None, prefix=""):
         path = prefix + str(each.pattern)
         if path.startswith(("api/", "openai/", "fal/", "admin", "livez", "readyz", "docs")):
             continue
-        if path.startswith(("reference", "openapi", "metrics")):
+        if path.startswith(("reference", "openapi", "metrics", "outputs/")):
             continue
         if isinstance(each, URLResolver):
             if not str(getattr(each, "urlconf_name", "")).startswith("<module 'accounts.sign_in"):

@@ -188,6 +188,7 @@ def answer(request, content=b"0123456789" * 20_000):
     return response, file
 
 
+@pytest.mark.django_db  # the end of an answer looks at connections
 def test_a_file_is_sent_in_pieces():
     response, file = answer(RequestFactory().get("/outputs/x"))
     pieces = list(response.streaming_content)
@@ -197,6 +198,7 @@ def test_a_file_is_sent_in_pieces():
     assert file.closed
 
 
+@pytest.mark.django_db
 def test_a_range_is_sent_on_an_event_loop():
     request = AsyncRequestFactory().get("/outputs/x", headers={"range": "bytes=100000-"})
     response, file = answer(request)

@@ -127,7 +127,7 @@ def test_speech_counts_its_characters_and_the_longest_sound():
 def test_every_task_and_every_unit_has_a_bound():
     assert set(BOUNDS) == set(TASK_CHECKS)
     for task in BOUNDS:
-        request = {"messages": [], "units": 3}
+        request = {"messages": [], "units": 3, "text": ""}
         assert set(most_units(task, request, LIMITS)) == set(UNITS)
 
 
