@@ -108,10 +108,10 @@ def test_bodies_that_are_no_request(schema, row):
     if not fields(schema, row):
         return
     world = world_for(row)
-    may_be_empty = row.path.endswith("/rotate")
+    may_be_empty = row.method == "PATCH" or row.path.endswith("/rotate")
     for label, body in bad_input.bodies(filled(world, row)).items():
         answer = send(world, row, body)
-        if may_be_empty and not body:
+        if may_be_empty and not body.strip():  # no body is an empty object: nothing is changed
             assert answer.status_code == 200
             continue
         assert answer.status_code in (400, 413), (label, answer.content[:300])

@@ -11,7 +11,7 @@ PASSWORD = "a rather long password"
 def sign_up(page: Any, email: str) -> None:
     """Fill in the form and the code that a loopback installation shows on the page."""
     page.goto("/signup")
-    page.get_by_label("E-mail").fill(email)
+    page.get_by_label("Email").fill(email)
     page.get_by_label("Password").first.fill(PASSWORD)
     page.get_by_role("button", name="Sign up").click()
     page.get_by_label("Code").fill(page.locator(".mail .code").inner_text())

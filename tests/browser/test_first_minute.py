@@ -102,7 +102,7 @@ def test_signing_out_and_in_again_leads_to_the_usage(live, page):
     page.get_by_role("button", name="Log out").click()
     page.wait_for_url(f"{live.url}/")
     page.goto("/usage")
-    page.get_by_label("E-mail").fill("again@example.com")
+    page.get_by_label("Email").fill("again@example.com")
     page.get_by_label("Password", exact=True).fill(PASSWORD)
     page.get_by_role("button", name="Log in", exact=True).click()
     page.wait_for_url("**/usage")
