@@ -11,7 +11,7 @@ from typing import Any
 from inference import frames
 from inference.contracts import chat
 from inference.contracts.answers import Choices, part_size
-from inference.contracts.surfaces import TEXT_TASKS
+from inference.contracts.surfaces import TEXT_TASKS, WHOLE_TASKS
 from inference.runners import base
 from jobs.enums import JobStatus
 from jobs.link import Frame
@@ -60,6 +60,8 @@ class Work:
     is_ended: bool = False
     loaded: dict[str, Any] | None = None
     """The engine's input, once its images are here."""
+    value: dict[str, Any] | None = None
+    """What the engine gives at the end, of Tasks without deltas; not of a claimed Job."""
 
     def units(self) -> dict[str, int]:
         """What it has produced so far."""
@@ -83,7 +85,7 @@ class Work:
 
     def contract(self) -> dict[str, Any]:
         """The engine's input. A claimed Job holds the surface's own body instead."""
-        surface = TEXT_TASKS.get(self.task)
+        surface = TEXT_TASKS.get(self.task) or WHOLE_TASKS.get(self.task)
         if surface is None or not self.is_claimed:
             return self.request
         return surface.from_body(self.request).as_dict()
@@ -123,7 +125,16 @@ class Work:
 
     def result(self, event: base.Ended) -> dict[str, Any]:
         """The answer body of the Task's own surface, for a Job's row."""
-        surface = TEXT_TASKS.get(self.task)
+        whole, surface = WHOLE_TASKS.get(self.task), TEXT_TASKS.get(self.task)
+        if whole is not None and event.result is not None:
+            return whole.answer_body(
+                job_id=self.job_id,
+                created=int(self.created_at.timestamp()),
+                model=self.request.get("model") or self.model_id,
+                body=self.request,
+                result=event.result,
+                units=asdict(event.units),
+            )
         if event.result is not None or surface is None:
             return event.result or {}
         return surface.completion_body(
@@ -179,6 +190,8 @@ class Work:
                 "queue_ms": round(((self.started or now) - self.arrived) * 1000),
                 "model_ms": round((now - (self.started or now)) * 1000),
             }
+            if self.value is not None:
+                end["result"] = self.value
             return [frames.END, self.job_id, self.attempt, self.offset, end]
         if outcome.error is not None:
             return [frames.ERROR, self.job_id, self.attempt, outcome.error]

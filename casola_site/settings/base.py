@@ -46,7 +46,7 @@ RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the clus
 RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
-RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat"])
+RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat", "embeddings", "rerank"])
 FAILED_AUTHENTICATION = "usage.throttling.failed_authentication"
 MEMBER_REMOVED = "tokens.services.revoke_tokens_of_member"
 # Finds the code that carries out a Task's Jobs without jobs importing inference.

@@ -8,6 +8,7 @@ loop; under WSGI the viewset's own action does the same, holding a thread.
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from jobs.services import Outcome, finish_jobs
 from tokens.identity import Identity
 
 finish_jobs_async = in_thread(finish_jobs)
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(slots=True)
@@ -101,6 +103,11 @@ class Interactive:
     def answer(cls, call: Call, finished: Finished) -> dict[str, Any]:
         """The whole answer."""
         raise NotImplementedError
+
+    @classmethod
+    async def render(cls, call: Call, finished: Finished) -> bytes:
+        """The whole answer's bytes; what is large is rendered beside the event loop."""
+        return encode(cls.answer(call, finished)).encode()
 
     @classmethod
     def stream(cls, call: Call) -> Stream:

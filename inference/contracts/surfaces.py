@@ -1,10 +1,13 @@
-"""The Tasks whose Runner speaks in Deltas, and the module that knows each one's bodies."""
+"""The Tasks of the API, and the module that knows each one's bodies.
+
+A Runner speaks in Deltas of TEXT_TASKS; of WHOLE_TASKS it gives one result at the end.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from inference.contracts import chat, completion
+from inference.contracts import chat, completion, embeddings, rerank, score
 from inference.contracts.answers import Choices
 
 
@@ -31,4 +34,36 @@ class TextSurface(Protocol):
         """The whole answer."""
 
 
+class Input(Protocol):
+    """A contract."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a frame."""
+
+
+class WholeSurface(Protocol):
+    """What such a module offers; see `contracts.embeddings`."""
+
+    @staticmethod
+    def from_body(body: dict[str, Any]) -> Input:
+        """The contract from a checked body."""
+
+    @staticmethod
+    def answer_body(
+        *,
+        job_id: str,
+        created: int,
+        model: str,
+        body: dict[str, Any],
+        result: dict[str, Any],
+        units: dict[str, int],
+    ) -> dict[str, Any]:
+        """The whole answer to a checked body."""
+
+
 TEXT_TASKS: dict[str, TextSurface] = {chat.TASK: chat, completion.TASK: completion}
+WHOLE_TASKS: dict[str, WholeSurface] = {
+    embeddings.TASK: embeddings,
+    rerank.TASK: rerank,
+    score.TASK: score,
+}
