@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.batch_line import Item
@@ -57,9 +57,12 @@ def read_encoder_config(folder: Path) -> PretrainedConfig:
 
 def load_text_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """A tokenizer that runs beside the engine and neither cuts nor pads. Raises LoadError."""
-    tokenizer = AutoTokenizer.from_pretrained(
-        folder, local_files_only=True, trust_remote_code=False
-    )
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise LoadError(f"the tokenizer is not usable: {error}"[:500]) from error
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise LoadError("the folder has no tokenizer.json")
@@ -178,6 +181,7 @@ class Encoder:
 
     def _load(self, kind: Any) -> PreTrainedModel:
         disable_progress_bar()
+        set_verbosity_error()  # it would warn of a pooler that nobody uses
         model, report = kind.from_pretrained(
             self.folder,
             dtype=self.dtype,
@@ -189,6 +193,8 @@ class Encoder:
         missing = sorted(name for name in report["missing_keys"] if "pooler" not in name)
         if missing:
             raise LoadError(f"weights are missing: {', '.join(missing)}"[:500])
+        if getattr(model, "pooler", None) is not None:
+            model.pooler = None  # of BERT's kind: not what these models were trained with
         model = model.to(self.device).eval().requires_grad_(False)
         pack_linears(model)
         return model
