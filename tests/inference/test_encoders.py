@@ -267,7 +267,7 @@ def broken(folder, name, content) -> None:
         ),
         ("pytorch_model.bin", "x", "could carry code"),
         ("config.json", "{", "config.json"),
-        ("tokenizer.json", "{", "tokenizer is not usable"),
+        ("tokenizer.json", "{}", "tokenizer is not usable"),
     ],
 )  # fmt: skip
 def test_a_folder_that_cannot_be_run_says_why(tmp_path, name, content, reason):

@@ -14,11 +14,17 @@ from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from tests.live_api.envelope import (
     CHAT,
+    EMBEDDINGS,
     GHOST_JOB,
+    RERANK,
+    SCORE,
     TEXT,
     bearer,
     chat_body,
+    embeddings_body,
     job_body,
+    rerank_body,
+    score_body,
     text_body,
 )
 from tokens.authentication import TokenAuthentication
@@ -174,6 +180,7 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         *[(CHAT, "post", http.post(CHAT, json=chat_body(text, **more))) for text, more in WISHES],
         (TEXT, "post", http.post(TEXT, json=text_body(n=2, logprobs=2))),
         (TEXT, "post", http.post(TEXT, json={})),
+        *reading_answers(http),
         ("/api/model-status", "get", http.get("/api/model-status")),
         ("/api/users/me", "get", http.get("/api/users/me")),
         ("/api/jobs", "post", http.post("/api/jobs", json=job_body())),
@@ -204,6 +211,20 @@ def test_answers_are_what_the_schema_says(site, http, schema):
             declared = properties(schema, expected)
             assert declared is None or set(answer.json()) <= declared, path
     assert answers[-1][2].status_code == 401
+
+
+def reading_answers(http) -> list[tuple[str, str, Any]]:
+    """Embeddings in both forms, rerank at both paths, score."""
+    bodies = [
+        (EMBEDDINGS, embeddings_body(["a", "b"])),
+        (EMBEDDINGS, embeddings_body(encoding_format="base64", dimensions=8)),
+        (EMBEDDINGS, embeddings_body([])),
+        (RERANK, rerank_body("x", {"text": "y"}, return_documents=True)),
+        (RERANK.replace("v1", "v2"), rerank_body("x", "y", top_n=1)),
+        (SCORE, score_body("x", ["y", "z"])),
+        (SCORE, {}),
+    ]
+    return [(path, "post", http.post(path, json=body, timeout=120)) for path, body in bodies]
 
 
 def organization_answers(site, http) -> list[tuple[str, str, Any]]:

@@ -13,7 +13,7 @@ from accounts.services import create_organization
 from inference import selectors
 from tests.live_api import bad_input
 from tests.live_api.envelope import CHAT, TEXT, bearer, chat_body, text_body
-from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS
+from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS, GOOD, PATHS
 from tokens.services import issue_token
 
 LONG = ("300 KB", "5,000 items", "5,000 objects")
@@ -107,6 +107,18 @@ def test_fields_of_text_completion(compare):
             body = json.dumps({**text_body(), name: value}).encode()
             refused += compare(f"{name} = {label}", body, path=TEXT) >= 400
     assert refused > 50
+
+
+@pytest.mark.parametrize("route", ["embeddings", "rerank", "score"])
+def test_fields_of_what_is_read(compare, route):
+    refused = 0
+    for name in FIELDS[route]:
+        for label, value in bad_input.values().items():
+            if label in LONG:
+                continue
+            body = json.dumps({**GOOD[route], name: value}).encode()
+            refused += compare(f"{name} = {label}", body, path=PATHS[route]) >= 400
+    assert refused > 30
 
 
 def test_specials(compare):
