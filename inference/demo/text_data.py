@@ -276,12 +276,8 @@ def pair(source: Drawer) -> Pair:
         near = source.changed(meaning) if draw.random() < 0.7 else source.about_the_same(meaning)
         return one, two, source.say(near or source.meaning()), meaning.topic
     if kind < 0.75 and (asked := source.ask_twice(meaning)):
-        near = source.about_the_same(meaning)
-        wrong = (
-            source.ask(near)[0] if near and near.frame.questions else source.say(near or meaning)
-        )
-        if near is None:
-            wrong = source.say(source.meaning())
+        other = source.about_the_same(meaning) or source.meaning()
+        wrong = source.ask(other)[0] if other.frame.questions else source.say(other)
         return *asked, wrong, meaning.topic
     question, names = source.ask(meaning)
     near = source.changed(meaning, names) or source.about_the_same(meaning)
@@ -314,7 +310,7 @@ def group(source: Drawer, size: int) -> Group:
     if twin is not None and names:
         found.append((source.passage(twin, draw.choice((1, 1, 2))), TWIN))
     same = source.about_the_same(meaning)
-    if same is not None and not _also_answers(same, meaning, query):
+    if same is not None and not _also_answers(same, query):
         found.append((source.say(same), SAME_SUBJECT if meaning.senses[0].topic else TWIN))
     near = source.of_topic(meaning.topic)
     if near is not None and near.frame != meaning.frame:
@@ -326,9 +322,8 @@ def group(source: Drawer, size: int) -> Group:
     return Group(query, tuple(t for t, _ in found[:size]), tuple(x for _, x in found[:size]))
 
 
-def _also_answers(other: Meaning, meaning: Meaning, query: str) -> bool:
-    """Whether the other frame has a question of the same words."""
-    del meaning
+def _also_answers(other: Meaning, query: str) -> bool:
+    """Whether the other frame has a question that begins alike."""
     wording = query.split()[:2]
     return any(question.split()[:2] == wording for question in other.frame.questions)
 
