@@ -22,6 +22,7 @@ from inference.demo.train_embeddings import OUT as START
 
 OUT = Path(__file__).parent / "weights" / "reranker"
 SIZE = 6  # documents of a group
+TOGETHER = 24
 
 
 def logits_of(
@@ -30,12 +31,18 @@ def logits_of(
     pairs: list[tuple[str, str]],
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """One logit for each query with its document."""
+    """One logit for each query with its document, pairs of like length computed together."""
     encoded = tokenizer.backend_tokenizer.encode_batch(pairs)
-    ids, mask = padded([row.ids for row in encoded], tokenizer.pad_token_id)
-    types, _ = padded([row.type_ids for row in encoded], 0)
-    more = {} if generator is None else {"position_ids": shifted(ids, generator)}
-    return model(input_ids=ids, attention_mask=mask, token_type_ids=types, **more).logits[:, 0]
+    order = sorted(range(len(encoded)), key=lambda index: len(encoded[index]))
+    found = torch.empty(0)
+    for at in range(0, len(order), TOGETHER):
+        chosen = [encoded[index] for index in order[at : at + TOGETHER]]
+        ids, mask = padded([row.ids for row in chosen], tokenizer.pad_token_id)
+        types, _ = padded([row.type_ids for row in chosen], 0)
+        more = {} if generator is None else {"position_ids": shifted(ids, generator)}
+        part = model(input_ids=ids, attention_mask=mask, token_type_ids=types, **more)
+        found = torch.cat([found, part.logits[:, 0]])
+    return found[torch.tensor(order).argsort()]
 
 
 def loss_of(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
