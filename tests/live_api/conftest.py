@@ -10,6 +10,7 @@ import pytest
 
 from tests.live import wait_until
 from tests.live_api import site as sites
+from tests.live_api.envelope import EMBEDDINGS, RERANK, embeddings_body, rerank_body
 from tests.live_api.site import Site
 
 
@@ -50,6 +51,14 @@ def demo(site: Site) -> str:
         pytest.skip("the demo weights are not in this checkout")
     wait_until(lambda: site.live.status_of(sites.DEMO) == "online", seconds=60, what="demo model")
     return sites.DEMO
+
+
+@pytest.fixture(scope="session")
+def readers(site: Site) -> None:
+    """The models of embeddings and rerank, loaded: they are not until somebody asks."""
+    for path, body in ((EMBEDDINGS, embeddings_body()), (RERANK, rerank_body())):
+        answer = site.live.post(path, body)
+        assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="session")

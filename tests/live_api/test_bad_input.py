@@ -161,7 +161,7 @@ def acceptable(response: httpx.Response, label: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def others_are_served(site) -> Iterator[None]:
+def others_are_served(site, readers) -> Iterator[None]:
     """Another organization's good requests succeed all the while."""
     stop, times, failures = threading.Event(), [], []
 

@@ -28,17 +28,9 @@ from tests.live_api.envelope import (
     score_body,
 )
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("readers")]
 RERANK_V2 = "/openai/v2/rerank"
 WIDTH = 128
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loaded(site):
-    """Both models, so that no test waits for their start."""
-    for path, body in ((EMBEDDINGS, embeddings_body()), (RERANK, rerank_body())):
-        answer = site.live.post(path, body)
-        assert answer.status_code == 200, answer.text
 
 
 def vectors(answer: httpx.Response) -> np.ndarray:
