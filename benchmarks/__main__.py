@@ -1,4 +1,4 @@
-"""Measure speed: `python -m benchmarks [gateway|streams|queue|engine|chat|usage|budgets|all] [--quick]`.
+"""Measure speed: `python -m benchmarks [gateway|streams|queue|engine|chat|embeddings|usage|budgets|all] [--quick]`.
 
 Prints tables, keeps var/bench-<name>.json (or $VAR_DIR/...), and ends with an error only where a
 request failed or was not recorded.
@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 
-NAMES = ("gateway", "streams", "queue", "engine", "chat", "usage", "budgets")
+NAMES = ("gateway", "streams", "queue", "engine", "chat", "embeddings", "usage", "budgets")
 
 
 def main() -> int:

@@ -20,6 +20,10 @@ READY = ".ready"
 BATCHING = ("--continuous-batching", "--cb-block-size", "64", "--cb-num-blocks", "512",
             "--cb-max-batch-tokens", "512")  # fmt: skip
 TRANSFORMERS = ("torch==2.13.0", "transformers[serving]==5.23.0")
+INFINITY = (
+    "torch==2.13.0",
+    "infinity-emb[torch,server]==0.0.77 click<8.2 optimum<1.24 transformers<4.49",
+)
 
 
 def environment(folder: Path, requirements: tuple[str, ...]) -> Path:
@@ -30,7 +34,7 @@ def environment(folder: Path, requirements: tuple[str, ...]) -> Path:
         pip = [folder / "bin/python", "-m", "pip", "install", "-qq", "--no-input",
                "--disable-pip-version-check"]  # fmt: skip
         for requirement in requirements:
-            subprocess.run([*pip, requirement], check=True)
+            subprocess.run([*pip, *requirement.split()], check=True)
         (folder / READY).touch()
     return folder / "bin"
 
@@ -56,14 +60,32 @@ class Peer:
 def transformers_serve(folder: Path, model: Path, *, batching: bool, log: Path) -> Iterator[Peer]:
     """`transformers serve` on a model folder, with or without continuous batching."""
     bin_folder = environment(folder, TRANSFORMERS)
-    port = free_port()
     command = [bin_folder / "transformers", "serve", model, "--device", "cpu", "--dtype",
-               "bfloat16", "--port", port, "--log-level", "error"]  # fmt: skip
+               "bfloat16", "--log-level", "error", *(BATCHING if batching else ())]  # fmt: skip
+    with _serving(command, log) as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def infinity(folder: Path, model: Path, *, dtype: str, log: Path) -> Iterator[Peer]:
+    """infinity-emb on a model folder."""
+    bin_folder = environment(folder, INFINITY)
+    command = [bin_folder / "infinity_emb", "v2", "--model-id", model, "--served-model-name",
+               "bench", "--engine", "torch", "--device", "cpu", "--dtype", dtype,
+               "--url-prefix", "/v1"]  # fmt: skip
+    with _serving(command, log, DO_NOT_TRACK="1", INFINITY_ANONYMOUS_USAGE_STATS="0") as peer:
+        yield peer
+
+
+@contextlib.contextmanager
+def _serving(command: list[object], log: Path, **more: str) -> Iterator[Peer]:
+    """The command with a port of its own, from its first answer on."""
+    port = free_port()
     kept = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [*map(str, command), *(BATCHING if batching else ())],
-            env={**kept, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"},
+            [*map(str, command), "--port", str(port)],
+            env={**kept, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive", **more},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -30,6 +30,26 @@ DEMO_SPEECH = {
     "options": {"memory_mb": 160},
     "is_demo": True,
 }
+DEMO_EMBEDDINGS = {
+    "model_id": "BAAI/bge-large-en-v1.5",
+    "aliases": ["bge-large-en-v1.5", "casola-demo-embeddings"],
+    "tasks": ["openai/embeddings"],
+    "engine": "embeddings",
+    "source": "inference/demo/weights/embeddings",
+    "dtype": "float32",
+    "slots": 512,
+    "is_demo": True,
+}
+DEMO_RERANKER = {
+    "model_id": "BAAI/bge-reranker-v2-m3",
+    "aliases": ["bge-reranker-v2-m3", "casola-demo-reranker"],
+    "tasks": ["openai/rerank"],
+    "engine": "rerank",
+    "source": "inference/demo/weights/reranker",
+    "dtype": "float32",
+    "slots": 512,
+    "is_demo": True,
+}
 DEMO_ECHO = {
     "model_id": "test/echo",
     "aliases": ["echo"],
@@ -49,12 +69,14 @@ PRICES = {
         "completion_tokens": "0.40",
     },
     "Qwen3-TTS": {"characters": "4.00"},
+    "BAAI/bge-large-en-v1.5": {"prompt_tokens": "0.01"},
+    "BAAI/bge-reranker-v2-m3": {"prompt_tokens": "0.02"},
 }
 
 
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
-    entries = [DEMO_CHAT, DEMO_SPEECH]
+    entries = [DEMO_CHAT, DEMO_EMBEDDINGS, DEMO_RERANKER, DEMO_SPEECH]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)
     for entry in entries:

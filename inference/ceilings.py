@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 
 from inference.contracts.bounds import Limits, most_units
-from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS
+from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS, WHOLE_TASKS
 from usage.pricing import ceiling_of
 from usage.services import price_snapshot
 
@@ -29,6 +29,6 @@ def cost_ceiling(*, model: Model, task: str, contract: dict[str, Any], now: date
 
 def body_ceiling(*, model: Model, task: str, body: dict[str, Any], now: datetime) -> Decimal:
     """For a Job's input, which is the body of the Task's own surface."""
-    surface = TEXT_TASKS.get(task) or MEDIA_TASKS.get(task)
+    surface = TEXT_TASKS.get(task) or MEDIA_TASKS.get(task) or WHOLE_TASKS.get(task)
     contract = body if surface is None else surface.from_body(body).as_dict()
     return cost_ceiling(model=model, task=task, contract=contract, now=now)

@@ -20,6 +20,8 @@ MARGIN_BYTES = 128 * MIB
 MARGIN_SHARE = 0.15
 ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs, whole pages
 USUAL_TOKENS = 2048  # cache per slot
+# Engines that keep nothing of a request between steps, and the tokens of their largest step.
+STEP_TOKENS = {"embeddings": (32768, 4096), "rerank": (32768, 4096)}
 LONGEST_HEADER = 100 * MIB
 FLOATS = {"F64", "F32", "F16", "BF16"}
 STORED = {
@@ -82,6 +84,30 @@ def _need(folder: Path, float_bytes: int, slots: int, context: int | None) -> in
     row = min(longest, USUAL_TOKENS) * cache_bytes_per_token(config, float_bytes)
     cache = slots * (row + state_bytes(config, float_bytes))
     return math.ceil(weights * (1 + MARGIN_SHARE)) + cache + MARGIN_BYTES
+
+
+def estimate_batch(folder: Path | None, *, dtype: str, engine: str) -> Need:
+    """The same for an engine of STEP_TOKENS: weights, the largest step and a margin."""
+    if folder is None:
+        return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
+    fixed = DTYPES.get(dtype)
+    on_accelerator, on_cpu = STEP_TOKENS[engine]
+    return Need(
+        _batch_need(folder, fixed or 2, on_accelerator) + ACCELERATOR_BYTES,
+        _batch_need(folder, fixed or 4, on_cpu),
+    )
+
+
+def _batch_need(folder: Path, float_bytes: int, tokens: int) -> int:
+    config = _config(folder)
+    try:
+        width = int(config["hidden_size"])
+        inner = int(config.get("intermediate_size") or 4 * width)
+    except (KeyError, TypeError, ValueError):
+        width = inner = 0
+    step = tokens * (8 * width + 2 * inner) * float_bytes
+    weights = weight_bytes(folder, float_bytes)
+    return math.ceil(weights * (1 + MARGIN_SHARE)) + step + MARGIN_BYTES
 
 
 def weight_bytes(folder: Path, float_bytes: int) -> int:

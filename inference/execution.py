@@ -20,7 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.utils import timezone
 
-from inference import frames
+from inference import frames, parcels
 from inference.claims import Claims
 from inference.committer import Committer
 from inference.delivery import Deliveries
@@ -60,6 +60,7 @@ class RunnerHost:
         self.is_draining = False
         self.drain_until = float("inf")
         self.memory = Memory()
+        self.parcels: set[asyncio.Future[dict[str, Any]]] = set()
 
     # -- life -------------------------------------------------------------------------------
 
@@ -313,7 +314,33 @@ class RunnerHost:
             self.deliveries.hold(work, event.media[0])
         elif work.is_claimed:
             outcome.result = work.result(event)
+        elif event.result is not None:
+            work.value = event.result
+            if parcels.must_be_sent(event.result):
+                self._stop(work)
+                self._send_parcel(work, outcome, event)
+                return
         self._end(work, outcome, reason=event.reason)
+
+    def _send_parcel(self, work: Work, outcome: Outcome, event: base.Ended) -> None:
+        """What is too large for a frame goes ahead, the end follows it."""
+        sending = asyncio.ensure_future(parcels.send(event.result))
+        self.parcels.add(sending)
+
+        def sent(done: asyncio.Future[dict[str, Any]]) -> None:
+            self.parcels.discard(done)
+            if done.cancelled():
+                return
+            if done.exception() is not None:
+                logger.warning("a result could not be sent: %s", type(done.exception()).__name__)
+                outcome_lost = self._outcome(work, JobStatus.FAILED, {}, fault=frames.LOST)
+                self.committer.put(outcome_lost)
+                return
+            work.value = done.result()
+            outcome.end_reason = event.reason
+            self.committer.put(outcome)
+
+        sending.add_done_callback(sent)
 
     def _fail(
         self,

@@ -17,7 +17,7 @@ from typing import Any
 from casola_site.core import errors
 from casola_site.core.clock import now
 from casola_site.core.database import in_thread
-from inference import frames, hosting
+from inference import frames, hosting, parcels
 from inference.contracts.answers import Part, part_size
 from inference.frames import ACK_SECONDS, BEAT_SECONDS, SILENCE_SECONDS
 from inference.selectors import Catalog, LiveRunner, Model, catalog, catalog_in_memory
@@ -70,6 +70,8 @@ class Finished:
     choices: list[dict[str, Any]]
     queue_ms: int
     model_ms: int
+    result: dict[str, Any] | None = None
+    """What the Runner gives of Tasks without pieces."""
 
 
 @dataclass(slots=True)
@@ -214,6 +216,8 @@ class Hub:
                     if isinstance(piece, errors.Timeout):
                         self._cancel(exchange, frames.TIMEOUT)
                     raise piece
+                if isinstance(piece, Finished) and piece.result is not None:
+                    piece.result = await parcels.received(piece.result)
                 yield piece
                 if isinstance(piece, Finished):
                     return

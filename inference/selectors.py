@@ -25,12 +25,19 @@ MOST_IMAGE_PIXELS = 1 << 22  # what a Runner scales to, on the device that takes
 IMAGE_TOKEN_PIXELS = 28 * 28
 IMAGE_MARKS = 64
 # Tasks that a model does because it does another one.
-IMPLIED_TASKS = {"openai/chat-completion": "openai/completion"}
+IMPLIED_TASKS = {
+    "openai/chat-completion": {"openai/completion"},
+    "openai/embeddings": {"openai/rerank", "openai/score"},
+    "openai/rerank": {"openai/score"},
+}
 # Task -> the callable that checks a request body of the Task's own surface.
 TASK_CHECKS = {
     "openai/chat-completion": "inference.api.openai.chat.check_body",
     "openai/completion": "inference.api.openai.completions.check_body",
     "openai/audio-speech": "inference.api.openai.speech.check_body",
+    "openai/embeddings": "inference.api.openai.embeddings.check_body",
+    "openai/rerank": "inference.api.openai.rerank.check_body",
+    "openai/score": "inference.api.openai.score.check_body",
     "test/echo": "inference.api.openai.chat.check_anything",
 }
 
@@ -78,8 +85,7 @@ def names_of(spec: ModelSpec) -> Iterable[str]:
 
 def tasks_of(spec: ModelSpec) -> frozenset[str]:
     """All Tasks a model serves, named in its row or implied."""
-    implied = {IMPLIED_TASKS[task] for task in spec.tasks if task in IMPLIED_TASKS}
-    return implied.union(spec.tasks)
+    return frozenset(spec.tasks).union(*(IMPLIED_TASKS.get(task, ()) for task in spec.tasks))
 
 
 def context_of(spec: ModelSpec) -> int | None:

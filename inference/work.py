@@ -13,7 +13,7 @@ from django.utils import timezone
 from inference import frames
 from inference.contracts import chat
 from inference.contracts.answers import Choices, part_size
-from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS
+from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS, WHOLE_TASKS
 from inference.runners import base
 from jobs.enums import JobStatus
 from jobs.link import Frame
@@ -65,6 +65,8 @@ class Work:
     is_ended: bool = False
     loaded: dict[str, Any] | None = None
     """The engine's input, once its images are here."""
+    value: dict[str, Any] | None = None
+    """What the engine gives at the end, of Tasks without deltas; not of a claimed Job."""
     used: base.Units | None = None
     """All units so far, where the engine tells them."""
     delivery: Delivery | None = None
@@ -122,7 +124,9 @@ class Work:
 
     def contract(self) -> dict[str, Any]:
         """The engine's input. A claimed Job holds the surface's own body instead."""
-        surface = TEXT_TASKS.get(self.task) or MEDIA_TASKS.get(self.task)
+        surface = (
+            TEXT_TASKS.get(self.task) or MEDIA_TASKS.get(self.task) or WHOLE_TASKS.get(self.task)
+        )
         if surface is None or not self.is_claimed:
             return self.request
         return surface.from_body(self.request).as_dict()
@@ -162,7 +166,16 @@ class Work:
 
     def result(self, event: base.Ended) -> dict[str, Any]:
         """The answer body of the Task's own surface, for a Job's row."""
-        surface = TEXT_TASKS.get(self.task)
+        whole, surface = WHOLE_TASKS.get(self.task), TEXT_TASKS.get(self.task)
+        if whole is not None and event.result is not None:
+            return whole.answer_body(
+                job_id=self.job_id,
+                created=int(self.created_at.timestamp()),
+                model=self.request.get("model") or self.model_id,
+                body=self.request,
+                result=event.result,
+                units=asdict(event.units),
+            )
         if event.result is not None or surface is None:
             return event.result or {}
         return surface.completion_body(
@@ -226,6 +239,8 @@ class Work:
                 "queue_ms": self.queue_ms(),
                 "model_ms": self.model_ms(),
             }
+            if self.value is not None:
+                end["result"] = self.value
             return [frames.END, self.job_id, self.attempt, self.offset, end]
         if outcome.error is not None:
             return [frames.ERROR, self.job_id, self.attempt, outcome.error]

@@ -36,7 +36,6 @@ logger = logging.getLogger(__name__)
 
 load_identity = in_thread(identities.load)
 refuse_async = in_thread(refuse)
-encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 Headers = list[tuple[bytes, bytes]]
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
@@ -177,7 +176,7 @@ class InteractiveConsumer(AsyncConsumer):
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):
             if isinstance(piece, Finished):
-                body = encode(self.view.answer(call, piece)).encode()
+                body = await self.view.render(call, piece)
                 await self._respond(200, body, call.headers())
 
     async def _stream(self, call: Call) -> None:

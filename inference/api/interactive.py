@@ -8,6 +8,7 @@ loop; under WSGI the viewset's own action does the same, holding a thread.
 from __future__ import annotations
 
 import functools
+import json
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -33,6 +34,7 @@ from tokens.identity import Identity
 from usage.slots import Slot, slots
 
 finish_jobs_async = in_thread(finish_jobs)
+encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(slots=True)
@@ -108,6 +110,11 @@ class Interactive:
     def content_type(cls, call: Call) -> str | None:
         """Of an answer that is bytes as the Runner makes them; None for JSON and events."""
         return None
+
+    @classmethod
+    async def render(cls, call: Call, finished: Finished) -> bytes:
+        """The whole answer's bytes; what is large is rendered beside the event loop."""
+        return encode(cls.answer(call, finished)).encode()
 
     @classmethod
     def stream(cls, call: Call) -> Stream:

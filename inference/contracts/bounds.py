@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from inference.contracts import chat, completion, speech
+from inference.contracts import chat, completion, embeddings, reading, rerank, score, speech
 
 UNKNOWN_CONTEXT = 1 << 17  # where nobody could say how long the model's is
 REQUEST_TOKENS = 512  # what a template may write once: dates, a system prompt of its own
@@ -127,10 +127,27 @@ def _speech_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _reading_units(task: str) -> Callable[[dict[str, Any], Limits], dict[str, int]]:
+    """Of a Task that only reads: an encoder makes no tokens."""
+
+    def units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+        return {
+            "prompt_tokens": reading.most_tokens(task, request),
+            "cached_tokens": 0,
+            "completion_tokens": 0,
+            "compute_ms": limits.compute_ms,
+        }
+
+    return units
+
+
 # A new Task stands here as well, or requests for it fail under a budget.
 BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     chat.TASK: _text_units,
     completion.TASK: _text_units,
+    embeddings.TASK: _reading_units(embeddings.TASK),
+    rerank.TASK: _reading_units(rerank.TASK),
+    score.TASK: _reading_units(score.TASK),
     speech.TASK: _speech_units,
     ECHO_TASK: _echo_units,
 }

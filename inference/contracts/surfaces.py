@@ -1,10 +1,14 @@
-"""The Tasks whose Runner speaks in Deltas or gives files, and the module of each one's bodies."""
+"""The Tasks of the API, and the module that knows each one's bodies.
+
+A Runner speaks in Deltas of TEXT_TASKS, gives files of MEDIA_TASKS, and one result at the end of
+WHOLE_TASKS.
+"""
 
 from __future__ import annotations
 
 from typing import Any, Protocol
 
-from inference.contracts import chat, completion, speech
+from inference.contracts import chat, completion, embeddings, rerank, score, speech
 from inference.contracts.answers import Choices
 
 
@@ -43,5 +47,37 @@ class MediaSurface(Protocol):
         """A Job's result; `media` tells for each file its url, its content_type and more."""
 
 
+class Input(Protocol):
+    """A contract."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a frame."""
+
+
+class WholeSurface(Protocol):
+    """What such a module offers; see `contracts.embeddings`."""
+
+    @staticmethod
+    def from_body(body: dict[str, Any]) -> Input:
+        """The contract from a checked body."""
+
+    @staticmethod
+    def answer_body(
+        *,
+        job_id: str,
+        created: int,
+        model: str,
+        body: dict[str, Any],
+        result: dict[str, Any],
+        units: dict[str, int],
+    ) -> dict[str, Any]:
+        """The whole answer to a checked body."""
+
+
 TEXT_TASKS: dict[str, TextSurface] = {chat.TASK: chat, completion.TASK: completion}
+WHOLE_TASKS: dict[str, WholeSurface] = {
+    embeddings.TASK: embeddings,
+    rerank.TASK: rerank,
+    score.TASK: score,
+}
 MEDIA_TASKS: dict[str, MediaSurface] = {speech.TASK: speech}

@@ -8,6 +8,8 @@ from inference.runners.base import LoadError, Runner
 
 RUNNERS = {
     "chat": "inference.runners.chat.ChatRunner",
+    "embeddings": "inference.runners.embeddings.EmbeddingsRunner",
+    "rerank": "inference.runners.rerank.RerankRunner",
     "echo": "inference.runners.echo.EchoRunner",
     "speech": "inference.runners.speech.SpeechRunner",
 }

@@ -124,10 +124,13 @@ def test_speech_counts_its_characters_and_the_longest_sound():
     assert (units["prompt_tokens"], units["compute_ms"]) == (0, 5000)
 
 
+READ = {"input": [], "query": "", "documents": [], "text_1": [], "text_2": []}
+
+
 def test_every_task_and_every_unit_has_a_bound():
     assert set(BOUNDS) == set(TASK_CHECKS)
     for task in BOUNDS:
-        request = {"messages": [], "units": 3, "text": ""}
+        request = {"messages": [], "units": 3, "text": "", **READ}
         assert set(most_units(task, request, LIMITS)) == set(UNITS)
 
 

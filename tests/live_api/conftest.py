@@ -10,7 +10,14 @@ import pytest
 
 from tests.live import wait_until
 from tests.live_api import site as sites
-from tests.live_api.envelope import SPEECH, speech_body
+from tests.live_api.envelope import (
+    EMBEDDINGS,
+    RERANK,
+    SPEECH,
+    embeddings_body,
+    rerank_body,
+    speech_body,
+)
 from tests.live_api.site import Site
 
 
@@ -63,6 +70,14 @@ def speaking(http: httpx.Client) -> str:
         what="the speech model",
     )
     return speech_body()["model"]
+
+
+@pytest.fixture(scope="session")
+def readers(site: Site) -> None:
+    """The models of embeddings and rerank, loaded: they are not until somebody asks."""
+    for path, body in ((EMBEDDINGS, embeddings_body()), (RERANK, rerank_body())):
+        answer = site.live.post(path, body)
+        assert answer.status_code == 200, answer.text
 
 
 @pytest.fixture(scope="session")

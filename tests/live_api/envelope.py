@@ -8,6 +8,11 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+EMBEDDINGS = "/openai/v1/embeddings"
+RERANK = "/openai/v1/rerank"
+SCORE = "/openai/v1/score"
+EMBEDDER = "BAAI/bge-large-en-v1.5"
+RERANKER = "BAAI/bge-reranker-v2-m3"
 TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -80,6 +85,21 @@ def text_body(prompt: Any = "hi", **fields: Any) -> dict[str, Any]:
 def speech_body(**fields: Any) -> dict[str, Any]:
     """A request to the voice without weights."""
     return {"model": "Qwen3-TTS", "input": "Hi.", "voice": "alloy", **fields}
+
+
+def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:
+    """A request to the demo model of embeddings."""
+    return {"model": EMBEDDER, "input": text, **fields}
+
+
+def rerank_body(*documents: Any, **fields: Any) -> dict[str, Any]:
+    """A request to the demo reranker."""
+    return {"model": RERANKER, "query": "hi", "documents": list(documents or ["a", "b"]), **fields}
+
+
+def score_body(one: Any = "hi", two: Any = "ho", **fields: Any) -> dict[str, Any]:
+    """A request for the score of a pair."""
+    return {"model": RERANKER, "text_1": one, "text_2": two, **fields}
 
 
 def job_body(**fields: Any) -> dict[str, Any]:

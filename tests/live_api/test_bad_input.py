@@ -14,12 +14,18 @@ import pytest
 from tests.live_api import bad_input
 from tests.live_api.envelope import (
     CHAT,
+    EMBEDDINGS,
+    RERANK,
+    SCORE,
     SPEECH,
     TEXT,
     assert_envelope,
     bearer,
     chat_body,
+    embeddings_body,
     job_body,
+    rerank_body,
+    score_body,
     speech_body,
     text_body,
 )
@@ -28,6 +34,9 @@ GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
     "text": text_body(),
     "speech": speech_body(),
+    "embeddings": embeddings_body(),
+    "rerank": rerank_body(),
+    "score": score_body(),
     "jobs": job_body(),
     "chat job": {"model_id": "test/echo", "task": "openai/chat-completion", "input": chat_body()},
     "tokens": {"name": "x", "scopes": ["user:read"]},
@@ -93,6 +102,25 @@ FIELDS: dict[str, list[str]] = {
         "instructions",
         "stream_format",
     ],
+    "embeddings": [
+        "model",
+        "input",
+        "encoding_format",
+        "dimensions",
+        "truncate_prompt_tokens",
+        "user",
+    ],
+    "rerank": [
+        "model",
+        "query",
+        "documents",
+        "top_n",
+        "top_k",
+        "return_documents",
+        "max_tokens_per_doc",
+        "rank_fields",
+    ],
+    "score": ["model", "text_1", "text_2", "queries", "documents", "truncate_prompt_tokens"],
     "jobs": ["model_id", "task", "input", "priority", "webhook_url", "status", "id"],
     "chat job": ["input"],
     "tokens": [
@@ -111,10 +139,20 @@ FIELDS: dict[str, list[str]] = {
 }
 
 
+PATHS = {
+    "chat": CHAT,
+    "text": TEXT,
+    "embeddings": EMBEDDINGS,
+    "rerank": RERANK,
+    "score": SCORE,
+    "speech": SPEECH,
+}
+
+
 def path_of(site, route: str) -> str:
     if route in ("tokens", "invites"):
         return f"/api/organizations/{site.alpha['id']}/{route}"
-    return {"chat": CHAT, "text": TEXT, "speech": SPEECH}.get(route, "/api/jobs")
+    return PATHS.get(route, "/api/jobs")
 
 
 def send(http: httpx.Client, path: str, content: bytes, content_type: str | None = bad_input.JSON):
@@ -137,7 +175,7 @@ def acceptable(response: httpx.Response, label: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def others_are_served(site) -> Iterator[None]:
+def others_are_served(site, readers) -> Iterator[None]:
     """Another organization's good requests succeed all the while."""
     stop, times, failures = threading.Event(), [], []
 
@@ -163,7 +201,7 @@ def others_are_served(site) -> Iterator[None]:
 
 
 @pytest.mark.sqlite
-@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens", "invites"])
+@pytest.mark.parametrize("route", [*PATHS, "jobs", "tokens", "invites"])
 def test_bodies_that_are_no_request(site, http, route):
     for label, body in bad_input.bodies(GOOD[route]).items():
         response = send(http, path_of(site, route), body)
@@ -174,7 +212,7 @@ def test_bodies_that_are_no_request(site, http, route):
             raise AssertionError(f"{label}: {error}") from None
 
 
-@pytest.mark.parametrize("route", ["chat", "text", "speech", "jobs", "tokens"])
+@pytest.mark.parametrize("route", [*PATHS, "jobs", "tokens"])
 def test_content_types(site, http, route):
     for label, (content_type, body) in bad_input.content_types(GOOD[route]).items():
         response = send(http, path_of(site, route), body, content_type)
@@ -226,6 +264,14 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("speech", "model"),
         ("speech", "input"),
         ("speech", "voice"),
+        ("embeddings", "model"),
+        ("embeddings", "input"),
+        ("rerank", "model"),
+        ("rerank", "query"),
+        ("rerank", "documents"),
+        ("score", "model"),
+        ("score", "text_1"),
+        ("score", "text_2"),
         ("jobs", "model_id"),
         ("jobs", "task"),
         ("jobs", "input"),

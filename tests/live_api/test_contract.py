@@ -28,6 +28,21 @@ SEED_SPEECH = b"""{
 "voice": "alloy",
 "response_format": "mp3"
 }"""
+SEED_EMBEDDINGS = b"""{
+"model": "BAAI/bge-large-en-v1.5",
+"input": "The quick brown fox jumps over the lazy dog"
+}"""
+SEED_RERANK = b"""{
+"model": "BAAI/bge-reranker-v2-m3",
+"query": "What is machine learning?",
+"documents": [
+"Machine learning is a subset of artificial intelligence.",
+"The weather today is sunny.",
+"Deep learning uses neural networks with many layers."
+],
+"top_n": 2,
+"return_documents": true
+}"""
 JSON = {"Content-Type": "application/json"}
 
 
@@ -84,6 +99,39 @@ def test_voice_models(http):
     assert "alloy" in {voice["id"] for voice in model["voices"]}
 
 
+@pytest.mark.slow
+def test_embeddings(http):
+    response = http.post(
+        "/openai/v1/embeddings", content=SEED_EMBEDDINGS, headers=JSON, timeout=120
+    )
+    assert response.status_code == 200
+    body = response.json()
+    assert set(body) == {"object", "data", "model", "usage"}
+    assert (body["object"], body["model"]) == ("list", "BAAI/bge-large-en-v1.5")
+    (entry,) = body["data"]
+    assert (entry["object"], entry["index"]) == ("embedding", 0)
+    assert all(isinstance(value, float | int) for value in entry["embedding"])
+    assert sum(value * value for value in entry["embedding"]) == pytest.approx(1, abs=1e-5)
+    assert body["usage"]["prompt_tokens"] == body["usage"]["total_tokens"] > 9
+
+
+@pytest.mark.slow
+def test_rerank(http):
+    """The demo weights put the definition first and leave the weather out, as the seed shows."""
+    response = http.post("/openai/v1/rerank", content=SEED_RERANK, headers=JSON, timeout=120)
+    assert response.status_code == 200
+    body = response.json()
+    documents = json.loads(SEED_RERANK)["documents"]
+    assert body["object"] == "list"
+    assert [entry["index"] for entry in body["data"]] == [0, 2]
+    for entry in body["data"]:
+        assert set(entry) == {"index", "relevance_score", "document"}
+        assert entry["document"] == documents[entry["index"]]
+    first, second = (entry["relevance_score"] for entry in body["data"])
+    assert 1 > first > 0.5
+    assert first > second > 0
+
+
 def test_model_list(http):
     body = http.get("/openai/v1/models").json()
     assert set(body) == {"object", "data"}
@@ -105,6 +153,17 @@ def test_model_status(http):
     assert demo["status"] in ("online", "warming_up", "standby", "offline")
     away = next(model for model in body["models"] if model["model_id"] == "test/away")
     assert (away["enabled"], away["status"]) == (False, "offline")
+
+
+def test_every_text_task_of_the_seed_has_its_model(http):
+    models = {model["model_id"]: model for model in http.get("/api/model-status").json()["models"]}
+    for model_id, task in (
+        ("BAAI/bge-large-en-v1.5", "openai/embeddings"),
+        ("BAAI/bge-reranker-v2-m3", "openai/rerank"),
+    ):
+        assert models[model_id]["tasks"] == [task]
+        assert models[model_id]["demo"] is True
+        assert models[model_id]["status"] != "offline"
 
 
 def test_token_creation(site, http):

@@ -14,12 +14,18 @@ from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from tests.live_api.envelope import (
     CHAT,
+    EMBEDDINGS,
     GHOST_JOB,
+    RERANK,
+    SCORE,
     SPEECH,
     TEXT,
     bearer,
     chat_body,
+    embeddings_body,
     job_body,
+    rerank_body,
+    score_body,
     speech_body,
     text_body,
 )
@@ -196,6 +202,7 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         (TEXT, "post", http.post(TEXT, json={})),
         (SPEECH, "post", http.post(SPEECH, json=speech_body(voice="nobody"))),
         ("/api/voice/models", "get", http.get("/api/voice/models")),
+        *reading_answers(http),
         ("/api/model-status", "get", http.get("/api/model-status")),
         ("/api/users/me", "get", http.get("/api/users/me")),
         ("/api/jobs", "post", http.post("/api/jobs", json=job_body())),
@@ -238,6 +245,20 @@ def test_an_answer_that_is_sound_is_declared_as_such(http, schema):
         answer = http.post(SPEECH, json=speech_body(response_format=name))
         assert answer.headers["content-type"] in declared
     assert "text/event-stream" in declared
+
+
+def reading_answers(http) -> list[tuple[str, str, Any]]:
+    """Embeddings in both forms, rerank at both paths, score."""
+    bodies = [
+        (EMBEDDINGS, embeddings_body(["a", "b"])),
+        (EMBEDDINGS, embeddings_body(encoding_format="base64", dimensions=8)),
+        (EMBEDDINGS, embeddings_body([])),
+        (RERANK, rerank_body("x", {"text": "y"}, return_documents=True)),
+        (RERANK.replace("v1", "v2"), rerank_body("x", "y", top_n=1)),
+        (SCORE, score_body("x", ["y", "z"])),
+        (SCORE, {}),
+    ]
+    return [(path, "post", http.post(path, json=body, timeout=120)) for path, body in bodies]
 
 
 def organization_answers(site, http) -> list[tuple[str, str, Any]]:

@@ -49,6 +49,12 @@ def test_demo_model(node, demo, name):
     node("demo.mjs", name)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", node_tools.scenarios("reading.mjs"))
+def test_reading(node, name):
+    node("reading.mjs", name)
+
+
 def test_the_lock_names_no_other_host():
     lock = (node_tools.FOLDER / "package-lock.json").read_text()
     urls = [part.split('"')[0] for part in lock.split('"resolved": "')[1:]]

@@ -21,7 +21,7 @@ from tests.live_api.envelope import (
     speech_body,
     text_body,
 )
-from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS
+from tests.live_api.test_bad_input import CHAT_SPECIALS, FIELDS, GOOD, PATHS
 from tokens.services import issue_token
 
 LONG = ("300 KB", "5,000 items", "5,000 objects")
@@ -127,6 +127,18 @@ def test_fields_of_speech(compare):
             body = json.dumps({**speech_body(), name: value}).encode()
             refused += compare(f"{name} = {label}", body, path=SPEECH) >= 400
     assert refused > 50
+
+
+@pytest.mark.parametrize("route", ["embeddings", "rerank", "score"])
+def test_fields_of_what_is_read(compare, route):
+    refused = 0
+    for name in FIELDS[route]:
+        for label, value in bad_input.values().items():
+            if label in LONG:
+                continue
+            body = json.dumps({**GOOD[route], name: value}).encode()
+            refused += compare(f"{name} = {label}", body, path=PATHS[route]) >= 400
+    assert refused > 30
 
 
 def test_specials(compare):
