@@ -14,6 +14,7 @@ from django.utils.module_loading import import_string
 
 from accounts.actors import SYSTEM, Actor, token_actor
 from accounts.models import Membership, Organization, User
+from accounts.services import authority
 from accounts.services.audit import Action, record
 from accounts.services.authority import lock_alone, manager_role
 from accounts.services.budgets import budget_columns
@@ -395,6 +396,7 @@ def rotate_token(
         raise InvalidRequest(
             "grace_seconds is 0 to 604800", code="invalid_value", param="grace_seconds"
         )
+    authority.lock(token.organization)  # before the token, as where its budget is changed
     token = _lock(token)
     status = token.shown_status(now)
     if status != ShownStatus.ACTIVE:

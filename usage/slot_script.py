@@ -48,6 +48,7 @@ for at = 9 + leaving, #ARGV, 3 do
 end
 
 local since = tonumber(redis.call('GET', began) or now)
+if since > now then since = now end  -- another server's clock
 if since == now then redis.call('SET', began, text(now)) end
 local settled = now >= since + tonumber(ARGV[6])
 while settled and has_room(held, running_cap) do

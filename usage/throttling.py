@@ -238,6 +238,7 @@ DOOR_RATES: dict[Door, dict[Per, str]] = {
     Door.FAILED_AUTHENTICATION: {Per.ADDRESS: "300/m"},
     Door.SIGN_UP: {Per.ADDRESS: settings.SIGNUP_RATE},
     Door.LOGIN: {Per.ADDRESS: "30/m", Per.PAIR: "5/m"},
+    Door.MAIL: {Per.ACCOUNT: settings.MAIL_RATE},
     Door.RESET: {Per.ADDRESS: "20/h", Per.PAIR: "5/h", Per.ACCOUNT: "20/h"},
     Door.CODE: {Per.ADDRESS: "30/m"},
     Door.SECOND_FACTOR: {Per.ADDRESS: "30/m", Per.ACCOUNT: "5/m"},

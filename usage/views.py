@@ -109,7 +109,7 @@ def usage(request: MemberRequest) -> HttpResponse:
                 _link(request.GET, group_by=name),
                 query.groups == (name,) * bool(name),
             )
-            for name in ("", *GROUPS)
+            for name in ("", *_groups(request))
         ],
         "csv": _link(request.GET),
         "may_call": reaches(request.membership.role, Role.MEMBER),
@@ -166,10 +166,18 @@ def limits(request: MemberRequest) -> HttpResponse:
 
 
 def _read(request: MemberRequest, moment: Any) -> tuple[UsageQuery, Usage]:
-    """As the API reads and answers it. Raises InvalidRequest."""
+    """As the API reads and answers it. Raises InvalidRequest, or RoleTooLow for others' shares."""
     query = read_query(_asked(request.GET), moment)
+    if not set(query.groups) <= set(_groups(request)):
+        raise RoleTooLow("Only Owners and Admins may see who used what")
     found = read_usage(organization=request.organization, window=query.window, groups=query.groups)
     return query, found
+
+
+def _groups(request: MemberRequest) -> list[str]:
+    """What the member may group by: tokens and members are for those who manage them."""
+    manages = reaches(request.membership.role, Role.ADMIN)
+    return [name for name in GROUPS if manages or name not in NOBODY]
 
 
 def _asked(params: Mapping[str, str]) -> dict[str, str]:

@@ -21,7 +21,7 @@ from accounts.actors import origin_of, user_actor
 from accounts.models import User
 from accounts.services import confirm_address
 from casola_site.core.clock import now
-from casola_site.core.doors import Door, wait_at
+from casola_site.core.doors import Door, seconds_to_wait, wait_at
 from casola_site.core.error_views import too_many_requests
 from casola_site.core.network import address_of
 
@@ -50,7 +50,13 @@ class AccountAdapter(DefaultAccountAdapter):
         return "/settings/security"
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
-        """Send it; one that cannot be sent can be asked for again, and does not fail the page."""
+        """Send it; one that cannot be sent can be asked for again, and does not fail the page.
+
+        An address gets so many an hour and no more: anybody can type somebody else's.
+        """
+        if seconds_to_wait(Door.MAIL, address="", account=email.strip().lower()):
+            logger.warning("%s was not mailed: too many to one address", template_prefix)
+            return
         try:
             super().send_mail(template_prefix, email, context)
         except (SMTPException, OSError) as error:

@@ -24,6 +24,7 @@ class Door(StrEnum):
     SIGN_UP = "sign-up"
     LOGIN = "login"
     RESET = "reset"
+    MAIL = "mail"
     CODE = "code"
     SECOND_FACTOR = "second-factor"
     INVITE = "invite"

@@ -18,6 +18,7 @@ AUTHENTICATION_BACKENDS = [
 # Who may try how often is decided in usage/throttling.py; allauth's own limits are off.
 DOOR = "usage.throttling.knock"
 SIGNUP_RATE = env.rate("SIGNUP_RATE", "5/h")
+MAIL_RATE = "10/h"  # to one address, whoever causes it
 
 ACCOUNT_ADAPTER = "accounts.sign_in.adapters.AccountAdapter"
 ACCOUNT_FORMS = {

@@ -24,6 +24,11 @@ def viewer():
     return visitor(Role.VIEWER)
 
 
+@pytest.fixture
+def manager():
+    return visitor(Role.ADMIN)
+
+
 def use(client, **columns):
     record_usage([make_consumption(client.organization, **columns)])
 
@@ -78,18 +83,28 @@ def test_the_rows_are_the_apis_without_the_empty_ones(viewer, group):
         }
 
 
-def test_tokens_and_members_are_named(viewer):
-    ada = make_member(organization=viewer.organization)
-    token, _ = make_token(organization=viewer.organization, created_by=ada, name="Website")
-    use(viewer, token_id=token.pk, user_id=ada.pk)
-    use(viewer)
+def test_tokens_and_members_are_named(manager):
+    ada = make_member(organization=manager.organization)
+    token, _ = make_token(organization=manager.organization, created_by=ada, name="Website")
+    use(manager, token_id=token.pk, user_id=ada.pk)
+    use(manager)
 
     def groups(name):
-        rows = viewer.get(f"/usage?group_by={name}").context["rows"]
+        rows = manager.get(f"/usage?group_by={name}").context["rows"]
         return {row["groups"][0][1] for row in rows}
 
     assert groups("token") == {f"Website ({token.prefix}…{token.last_four})", "no token"}
     assert groups("member") == {ada.email, "service account"}
+
+
+@pytest.mark.parametrize("role", [Role.VIEWER, Role.MEMBER])
+@pytest.mark.parametrize("group", ["token", "member", "model,member"])
+def test_who_used_what_is_for_those_who_manage(role, group):
+    somebody = visitor(role)
+    for page in ("/usage", "/usage.csv"):
+        assert somebody.get(f"{page}?group_by={group}").status_code == 403
+    page = somebody.get("/usage?group_by=model").content.decode()
+    assert "group_by=member" not in page
 
 
 def test_the_page_says_when_and_in_what(viewer):
@@ -167,17 +182,17 @@ def test_many_rows_are_cut_on_the_page_and_whole_in_the_file(viewer):
 
 @pytest.mark.parametrize(("group", "queries"), [("model", 7), ("token", 9), ("member", 9)])
 def test_the_page_asks_as_much_for_one_row_as_for_three(
-    viewer, group, queries, django_assert_num_queries
+    manager, group, queries, django_assert_num_queries
 ):
     def fill():
-        ada = make_member(organization=viewer.organization)
-        token, _ = make_token(organization=viewer.organization, created_by=ada)
-        use(viewer, token_id=token.pk, user_id=ada.pk, model_id=f"model-{token.pk}")
+        ada = make_member(organization=manager.organization)
+        token, _ = make_token(organization=manager.organization, created_by=ada)
+        use(manager, token_id=token.pk, user_id=ada.pk, model_id=f"model-{token.pk}")
 
     fill()
-    viewer.get("/usage")
+    manager.get("/usage")
     for _ in range(2):
         with django_assert_num_queries(queries):
-            viewer.get(f"/usage?range=7d&group_by={group}")
+            manager.get(f"/usage?range=7d&group_by={group}")
         fill()
         fill()

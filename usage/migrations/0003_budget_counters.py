@@ -5,6 +5,12 @@ import django.utils.timezone
 from django.db import migrations, models
 
 
+def lift_old_budgets(apps, schema_editor):
+    """The columns were there before anything counted; no API has ever set them."""
+    tokens = apps.get_model('tokens', 'ApiToken')
+    tokens.objects.exclude(budget_amount=None).update(budget_amount=None)
+
+
 class Migration(migrations.Migration):
 
     dependencies = [
@@ -78,4 +84,5 @@ class Migration(migrations.Migration):
             model_name='budgetreservation',
             constraint=models.UniqueConstraint(fields=('job_id', 'counter'), name='one_reservation_per_budget'),
         ),
+        migrations.RunPython(lift_old_budgets, migrations.RunPython.noop),
     ]
