@@ -68,21 +68,6 @@ def limit(value: int | None) -> str:
 
 
 @register.filter
-def storage(value: int | None) -> str:
-    """Bytes as GB or TB."""
-    if value is None:
-        return "unlimited"
-    gigabytes = value / 1e9
-    return f"{gigabytes / 1000:g} TB" if gigabytes >= 1000 else f"{gigabytes:g} GB"
-
-
-@register.filter
-def hours(value: int) -> str:
-    """Hours, as days where they are whole ones."""
-    return f"{value // 24} days" if value > 24 and value % 24 == 0 else f"{value} hours"
-
-
-@register.filter
 def plainly(value: object) -> str:
     """An old or new value of the audit as text."""
     if isinstance(value, dict):
