@@ -53,7 +53,7 @@ class PriceAdmin(ReadOnlyAdmin):
 
 @admin.register(UsageTotal)
 class UsageTotalAdmin(ReadOnlyAdmin):
-    """Sums of the ledger over closed hours and days."""
+    """Sums of the ledger over closed minutes, hours and days."""
 
     list_display = (
         "start",
