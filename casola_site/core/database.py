@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from django.db import close_old_connections
 
@@ -30,7 +31,7 @@ def fresh(function: Callable[P, T]) -> Callable[P, T]:
 
 def in_thread(
     function: Callable[P, T], threads: ThreadPoolExecutor | None = None
-) -> Callable[P, Awaitable[T]]:
+) -> Callable[P, Coroutine[Any, Any, T]]:
     """An awaitable form of a function that uses the database, in the shared threads or in others."""
     checked = fresh(function)
 
@@ -41,3 +42,19 @@ def in_thread(
         return await loop.run_in_executor(pool, functools.partial(checked, *args, **kwargs))
 
     return call
+
+
+async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await what must not stay undone: who is cancelled meanwhile is so only after it."""
+    task = asyncio.ensure_future(work)
+    left: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            left = error
+    if left is not None:
+        with contextlib.suppress(Exception):
+            task.result()
+        raise left
+    return task.result()

@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import DatabaseError
 
 from casola_site.core.clock import now
-from casola_site.core.database import in_thread
+from casola_site.core.database import in_thread, to_the_end
 from inference.ceilings import cost_ceiling
 from inference.hub import Trace
 from usage.reservations import let_expire, refusals_told, release, reserve
@@ -81,19 +81,15 @@ async def held(call: Call, task: str, contract: dict[str, Any]) -> AsyncIterator
 
 
 async def _hold(call: Call, task: str, contract: dict[str, Any]) -> None:
-    holding = asyncio.ensure_future(hold_async(call, task, contract))
     try:
-        await asyncio.shield(holding)
+        await to_the_end(hold_async(call, task, contract))
     except asyncio.CancelledError:
-        # The caller left, but the thread goes on: undo what it does.
-        with contextlib.suppress(Exception):
-            await holding
         await _give_back(call, has_runner=False)
         raise
 
 
 async def _give_back(call: Call, *, has_runner: bool) -> None:
     try:
-        await give_back_async(call.job_id, has_runner=has_runner)
+        await to_the_end(give_back_async(call.job_id, has_runner=has_runner))
     except DatabaseError as error:
         logger.warning("a reservation is left to the sweep: %s", type(error).__name__)

@@ -21,7 +21,7 @@ from django.utils import timezone
 from rest_framework.serializers import BaseSerializer
 
 from casola_site.core import ids
-from casola_site.core.database import in_thread
+from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
 from inference.api import revocation
@@ -204,7 +204,7 @@ class Interactive:
                             call.sized = piece
                         yield piece
         except RunnerLost:
-            await finish_jobs_async([cls.lost(call)])
+            await to_the_end(finish_jobs_async([cls.lost(call)]))
             raise
         finally:
             revocation.unwatch(call)

@@ -38,7 +38,6 @@ def test_killed_in_the_middle_of_a_stream(world: World):
     print(f"killed while streaming: error event after {seconds:.1f} s")
     assert seen.is_done
     assert seen.error["code"] == "worker_error"
-    assert seconds < 5
     row = world.wait_row(seen.job_id)
     assert (row["status"], row["amount"]) == ("failed", 0)
     assert row["error"]["code"] == "worker_crashed"

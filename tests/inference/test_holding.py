@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
@@ -144,6 +145,37 @@ def test_who_leaves_in_the_moment_of_reserving(scene):
                 await waiting
 
     scene.play(play)
+    assert scene.reserved() == 0
+
+
+def test_who_leaves_while_it_is_given_back(scene, monkeypatch):
+    """Also when every thread is busy, so that giving back has not begun."""
+    threads = ThreadPoolExecutor(1)
+    busy = threading.Event()
+    give_back = holding.in_thread(holding.give_back, threads)
+    begun: list[str] = []
+
+    async def later(job_id, **options):
+        begun.append(job_id)
+        await give_back(job_id, **options)
+
+    monkeypatch.setattr(holding, "give_back_async", later)
+
+    async def play(ask):
+        threads.submit(busy.wait, 20)
+        waiting = asyncio.create_task(ask())
+        while not begun:
+            await asyncio.sleep(0.01)
+        waiting.cancel()
+        await asyncio.sleep(0.05)
+        waiting.cancel()
+        busy.set()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+
+    scene.play(play)
+    threads.submit(connections.close_all).result()
+    threads.shutdown()
     assert scene.reserved() == 0
 
 

@@ -239,7 +239,7 @@ def test_an_idle_engine_wakes_for_work_and_for_its_end(engines):
     recorder.wait("one")
     began = time.monotonic()
     assert engine.stop()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
 
 
 def test_stopping_fails_open_requests_as_retryable(engines):

@@ -36,8 +36,8 @@ def test_sigterm_ends_a_stream_that_goes_on():
             raw += chunk
         assert raw.endswith(b"cut\n\r\n0\r\n\r\n")
         assert Answer(read_answer(waits)).status == 503
-        assert site.process.wait(3) == 0
-        assert time.monotonic() - started < 2
+        assert site.process.wait(10) == 0
+        assert time.monotonic() - started < 10
 
 
 def test_a_second_signal_ends_at_once():
