@@ -22,7 +22,8 @@ from inference.models import ModelSpec
 from jobs.enums import JobStatus
 from jobs.leases import register_runner
 from jobs.models import Job, Runner
-from jobs.services import Outcome, Submitter, finish_jobs, submit_job
+from jobs.services import Outcome, finish_jobs
+from jobs.submission import Submitter, submit_job
 from usage.models import UsageRecord
 
 THREADS = 8

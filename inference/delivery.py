@@ -22,6 +22,7 @@ from inference import frames
 from inference.contracts.surfaces import MEDIA_TASKS
 from inference.runners.base import Chunk, Media
 from jobs.enums import JobStatus
+from jobs.files import KeptFile
 from jobs.link import Frame
 from jobs.services import Outcome
 
@@ -154,18 +155,20 @@ class Deliveries:
 def _store(work: Work, media: tuple[Media, ...], outcome: Outcome) -> bool:
     """Whether it must be tried again: `outcome` tells then of the failure, else of the files."""
     try:
-        found = [_kept(work, item) for item in media]
-        outcome.result = MEDIA_TASKS[work.task].result_body(found)
+        stored = [_kept(work, item) for item in media]
+        outcome.result = MEDIA_TASKS[work.task].result_body([told for told, _ in stored])
+        outcome.files = tuple(file for _, file in stored)
     except Exception as error:  # one Job's files must not end the others
         logger.exception("the files of job %s cannot be stored", work.job_id)
-        outcome.status, outcome.charged = JobStatus.FAILED, False
+        outcome.status, outcome.charged, outcome.result = JobStatus.FAILED, False, None
         message = "The result could not be stored"
         outcome.error = {"code": "storage_unavailable", "message": message, "param": None}
         return isinstance(error, OSError)
     return False
 
 
-def _kept(work: Work, item: Media) -> dict[str, Any]:
+def _kept(work: Work, item: Media) -> tuple[dict[str, Any], KeptFile]:
+    """Store one file; what the result tells of it, and what is written down."""
     moment = timezone.now()
     name = outputs.new_name(
         organization_id=work.organization_id,
@@ -174,6 +177,7 @@ def _kept(work: Work, item: Media) -> dict[str, Any]:
         now=moment,
     )
     with item.content as content:
-        outputs.write(name, content)
+        size = outputs.write(name, content)
     address = outputs.address(name, now=moment)
-    return {"url": address, "content_type": outputs.content_type(name), **item.about}
+    told = {"url": address, "content_type": outputs.content_type(name), **item.about}
+    return told, KeptFile(name, size, moment, moment + outputs.LIFETIME)

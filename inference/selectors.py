@@ -15,6 +15,7 @@ from django.utils.module_loading import import_string
 from casola_site.core.errors import InvalidRequest, ModelNotFound
 from inference import estimates
 from inference.ceilings import body_ceiling
+from inference.contracts.surfaces import MEDIA_TASKS
 from inference.models import ModelSpec
 from jobs.contracts import TaskContract
 from jobs.enums import RunnerState
@@ -175,7 +176,9 @@ def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskCont
         payload = {**payload, "model": model}
     checked = import_string(check)(payload)
     ceiling = partial(body_ceiling, model=found, task=task, body=checked)
-    return TaskContract(found.model_id, found.queue_id, task, checked, ceiling)
+    return TaskContract(
+        found.model_id, found.queue_id, task, checked, ceiling, makes_files=task in MEDIA_TASKS
+    )
 
 
 def enabled_specs() -> list[ModelSpec]:

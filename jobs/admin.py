@@ -10,7 +10,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from casola_site.core.admin import ReadOnlyAdmin
-from jobs.models import Job, JobEvent, Runner
+from jobs.models import Job, JobEvent, Runner, StoredFile
 
 
 def seconds(start: Any, end: Any) -> str:
@@ -125,3 +125,15 @@ class RunnerAdmin(ReadOnlyAdmin):
     def memory(self, row: Runner) -> str:
         """In MB."""
         return f"{row.memory_bytes / 1e6:.0f} MB"
+
+
+@admin.register(StoredFile)
+class StoredFileAdmin(ReadOnlyAdmin):
+    """Who keeps how much; what is in the files belongs to the tenant."""
+
+    list_display = ("name", "organization", "job_id", "size_bytes", "created_at", "expires_at")
+    search_fields = ("name", "organization__public_id", "job__id")
+    list_select_related = ("organization",)
+    raw_id_fields = ("job",)
+    ordering = ("-created_at",)
+    date_hierarchy = "created_at"

@@ -15,7 +15,8 @@ from django.utils.module_loading import import_string
 class TaskContract:
     """A model that serves a Task, and the input as it will be stored.
 
-    `ceiling(now=…)` says what the Job may cost at most.
+    `ceiling(now=…)` says what the Job may cost at most; `makes_files`, whether its result is kept as
+    files of the Organization.
     """
 
     model_id: str
@@ -23,6 +24,7 @@ class TaskContract:
     task: str
     payload: dict[str, Any]
     ceiling: Callable[..., Decimal]
+    makes_files: bool = False
 
 
 class FindContract(Protocol):

@@ -9,6 +9,7 @@ from accounts.sign_in.sessions import sweep_sessions
 from casola_site.core import outputs
 from casola_site.core.clock import now
 from jobs.enums import TERMINAL
+from jobs.files import forget_expired
 from jobs.models import Job
 from tokens import uses
 from usage.alerts import enqueue_unsent
@@ -26,6 +27,7 @@ def keep() -> None:
     release_abandoned(now=now())
     enqueue_unsent(now())
     outputs.sweep(now=now())
+    forget_expired(now=now())
 
 
 def release_abandoned(*, now: datetime) -> int:

@@ -128,6 +128,29 @@ class Job(models.Model):
         return str(self.id)
 
 
+class StoredFile(models.Model):
+    """A file that a Job made; it lies in the storage under its name until its address expires."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="files")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="files")
+    name = models.CharField(max_length=200, unique=True)
+    size_bytes = models.PositiveBigIntegerField()
+    created_at = models.DateTimeField()
+    expires_at = models.DateTimeField()
+
+    class Meta:
+        indexes = (
+            # All that the sum of an Organization's files needs.
+            models.Index(
+                fields=("organization", "expires_at", "size_bytes"), name="file_by_organization"
+            ),
+            models.Index(fields=("expires_at",), name="file_expiry"),
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+
 class JobEvent(models.Model):
     """What happened to a Job, in order; `seq` is also the id of server-sent events."""
 

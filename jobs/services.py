@@ -12,23 +12,21 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 
 from django.db import DataError, IntegrityError, transaction
 from django.db.models import Count, F, Max, Q, QuerySet
 from django.utils import timezone
 
-from accounts.models import Organization
 from casola_site.core import ids
-from casola_site.core.errors import Conflict, NotFound, QueueFull
+from casola_site.core.errors import Conflict, NotFound
 from casola_site.core.insert import insert_rows
-from jobs import caps, events
+from jobs import caps, events, files
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
+from jobs.files import KeptFile
 from jobs.models import Job, JobEvent, Runner
 from jobs.transitions import MAX_CRASHES, backoff_seconds, share
 from usage.pricing import Snapshot
-from usage.reservations import reserve
 from usage.services import Consumption, record_usage
 
 logger = logging.getLogger(__name__)
@@ -60,17 +58,6 @@ class JobAlreadyFinished(Conflict):
         super().__init__(f"The job is already {status}")
 
 
-@dataclass(frozen=True, slots=True)
-class Submitter:
-    """On whose behalf a Job is made."""
-
-    organization_id: int
-    token_id: int | None
-    user_id: int | None
-    max_queued_jobs: int | None = None
-    plan: str = ""
-
-
 @dataclass(slots=True)
 class Outcome:
     """How one attempt at a Job ended, as its Runner (or its web process) reports it.
@@ -98,65 +85,12 @@ class Outcome:
     charged: bool = True
     prices: Snapshot = field(default_factory=dict)
     end_reason: str = ""
+    files: tuple[KeptFile, ...] = ()
 
     @property
     def lane(self) -> Lane:
         """Persisted Jobs were claimed, so they have an attempt."""
         return Lane.INTERACTIVE if self.attempt is None else Lane.PERSISTED
-
-
-def submit_job(
-    *,
-    submitter: Submitter,
-    model_id: str,
-    queue_id: str,
-    task: str,
-    payload: dict[str, Any],
-    priority: int = 0,
-    ceiling: Decimal = Decimal(0),
-    now: datetime,
-) -> Job:
-    """A pending Job; its Runner is woken after the commit.
-
-    What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
-    Raises QueueFull at the plan's cap, or OutOfBudget.
-    """
-    job_id = ids.job_id()
-    with transaction.atomic():
-        cap = submitter.max_queued_jobs
-        if cap is not None:
-            # The Organization's row serialises its submitters, so the cap holds under concurrency.
-            # Not its key: rows that point to it need not wait.
-            rows = Organization.objects.select_for_update(no_key=True)
-            rows.get(pk=submitter.organization_id)
-            waiting = Job.objects.filter(
-                organization_id=submitter.organization_id, status=JobStatus.PENDING
-            ).count()
-            if waiting >= cap:
-                raise QueueFull(cap, plan=submitter.plan)
-        reserve(
-            job_id=str(job_id),
-            organization_id=submitter.organization_id,
-            token_id=submitter.token_id,
-            ceiling=ceiling,
-            now=now,
-            expires_at=now,  # an open Job keeps it
-        )
-        job = Job.objects.create(
-            id=job_id,
-            organization_id=submitter.organization_id,
-            token_id=submitter.token_id,
-            user_id=submitter.user_id,
-            model_id=model_id,
-            queue_id=queue_id,
-            task=task,
-            input=payload,
-            priority=priority,
-            created_at=now,
-        )
-        JobEvent.objects.create(job=job, seq=1, type="created", at=now)
-        transaction.on_commit(lambda: events.wake(queue_id))
-    return job
 
 
 def claim_jobs(*, runner_id: int, queue_id: str, free: int, now: datetime) -> list[Job]:
@@ -305,7 +239,7 @@ def _finish_unwritable(outcome: Outcome, error: Exception) -> None:
     """Fail the Job of an end that cannot be written, unless its row is there already."""
     failed = replace(
         outcome, status=JobStatus.FAILED, result=None, error=UNWRITABLE, units={}, charged=False,
-        prices={},
+        prices={}, files=(),
     )  # fmt: skip
     try:
         with transaction.atomic():
@@ -328,6 +262,7 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     )
     caps.wake_held_back((o.organization_id, o.queue_id) for o in accepted)
     accepted += direct
+    files.record((o.job_id, o.organization_id, o.files) for o in accepted)
     record_usage(_consumption(o, now) for o in accepted)
     return {o.job_id for o in accepted}
 

@@ -13,7 +13,17 @@ from accounts.models import Organization
 from accounts.services.authority import lock_alone
 from casola_site.core.budgets import Budget, BudgetState, period_start
 from tokens.models import ApiToken
-from usage.models import NANOS, BudgetAlert, BudgetCounter, UsageRecord, nanos_of
+from usage.models import (
+    NANOS,
+    BudgetAlert,
+    BudgetCounter,
+    TotalsMark,
+    UsageRecord,
+    UsageTotal,
+    nanos_of,
+)
+from usage.periods import Granularity, floor
+from usage.totals import RECHECK
 
 
 @transaction.atomic
@@ -44,14 +54,16 @@ def _set(
     now: datetime,
 ) -> None:
     counter = rows.select_for_update(no_key=True).first()
-    start = period_start(budget.period, now)
+    start, is_counted = period_start(budget.period, now), False
     if counter is None:
         counter = BudgetCounter(organization=organization, token=token)
     elif counter.period == budget.period:
+        is_counted = counter.period_start >= start
         start = max(start, counter.period_start)
     counter.amount, counter.period = nanos_of(budget.amount), budget.period
     counter.period_start = start
-    counter.spent = ledger_sum(organization=organization, token=token, since=start)
+    if not is_counted:
+        counter.spent = ledger_sum(organization=organization, token=token, since=start)
     told = BudgetAlert.objects.filter(
         counter_id=counter.pk, period_start=start, amount=counter.amount
     )
@@ -60,13 +72,23 @@ def _set(
 
 
 def ledger_sum(*, organization: Organization, token: ApiToken | None, since: datetime) -> int:
-    """What the ledger charges since a moment, in billionths; with a token that token's alone."""
-    records = UsageRecord.objects.filter(organization=organization, created_at__gte=since)
-    if token is not None:
-        records = records.filter(token=token)
+    """What the ledger charges since a moment, in billionths; with a token that token's alone.
+
+    Hours that are closed and no longer checked come from their totals, the rest from the records.
+    """
+    known, mark = since, TotalsMark.objects.first()
+    if mark is not None and mark.until is not None and since == floor(since, Granularity.HOUR):
+        known = max(since, floor(mark.until - RECHECK, Granularity.HOUR))
+    hours = UsageTotal.objects.filter(
+        granularity=Granularity.HOUR, start__gte=since, start__lt=known
+    )
     # In whole numbers, because SQLite adds up in floats.
     nanos = Cast(Round(F("amount") * NANOS), BigIntegerField())
-    return int(records.aggregate(total=Sum(nanos))["total"] or 0)
+    of_token = {} if token is None else {"token": token}
+    return sum(
+        rows.filter(organization=organization, **of_token).aggregate(total=Sum(nanos))["total"] or 0
+        for rows in (hours, UsageRecord.objects.filter(created_at__gte=known))
+    )
 
 
 def budget_state(*, organization: Organization, now: datetime) -> BudgetState | None:

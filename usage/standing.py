@@ -46,6 +46,7 @@ def read_standings(organization: Organization) -> list[Standing]:
         Standing("waiting_requests", plan.max_queued_jobs, waiting),
         Standing("running_jobs", plan.max_running_jobs, jobs["processing"]),
         Standing("queued_jobs", plan.max_queued_jobs, jobs["pending"]),
+        Standing("storage_bytes", plan.storage_bytes, jobs["stored_bytes"]),
     ]
 
 

@@ -49,6 +49,7 @@ STANDING_WORDS = {
     "waiting_requests": "Requests waiting",
     "running_jobs": "Jobs running",
     "queued_jobs": "Jobs queued",
+    "storage_bytes": "Files kept",
 }
 NOBODY = {"member": "service account", "token": "no token"}
 TIMES = {

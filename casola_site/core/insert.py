@@ -57,7 +57,8 @@ def _plan(
 
 
 def _adapter(field: models.Field[Any, Any]) -> Adapter:
-    """How a Python value goes into this column."""
+    """How a Python value goes into this column; into a foreign key's, as into what it points to."""
+    field = field.target_field if field.is_relation else field  # type: ignore[attr-defined]
     match field.get_internal_type():
         case "UUIDField" if not connection.features.has_native_uuid_field:
             return lambda value: value.hex

@@ -79,12 +79,13 @@ def new_name(*, organization_id: int, attempt: int, extension: str, now: datetim
     return f"{hour}/{owner}/{secrets.token_hex(12)}-{attempt}.{extension}"
 
 
-def write(name: str, content: IO[bytes]) -> None:
-    """Put the file under its name, whole or not at all. Raises OSError."""
+def write(name: str, content: IO[bytes]) -> int:
+    """Put the file under its name, whole or not at all; returns its bytes. Raises OSError."""
     place = storage()
     if not isinstance(place, FileSystemStorage):
-        place.save(f"{FOLDER}/{name}", File(content))  # object stores show whole files only
-        return
+        file = File(content)
+        place.save(f"{FOLDER}/{name}", file)  # object stores show whole files only
+        return file.size
     path = Path(place.path(f"{FOLDER}/{name}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
@@ -92,12 +93,14 @@ def write(name: str, content: IO[bytes]) -> None:
         with part.open("xb") as file:
             shutil.copyfileobj(content, file)
             file.flush()
+            size = file.tell()
             os.fsync(file.fileno())
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+    return size
 
 
 def _sync_folder(folder: Path) -> None:

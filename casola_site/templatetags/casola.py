@@ -68,6 +68,18 @@ def limit(value: int | None) -> str:
 
 
 @register.filter
+def size(value: int | None) -> str:
+    """Bytes in the largest unit that fits, thousands of the one before: `1.5 GB`."""
+    if value is None:
+        return "unlimited"
+    number, names = float(value), ["bytes", "kB", "MB", "GB", "TB"]
+    while number >= 1000 and len(names) > 1:
+        number /= 1000
+        names.pop(0)
+    return f"{number:.3g} {names[0]}"
+
+
+@register.filter
 def plainly(value: object) -> str:
     """An old or new value of the audit as text."""
     if isinstance(value, dict):

@@ -16,7 +16,8 @@ from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from jobs.api.serializers import JobCreatedSerializer, JobCreateSerializer, JobSerializer
 from jobs.contracts import task_contract
-from jobs.services import Submitter, cancel_job, find_job, submit_job
+from jobs.services import cancel_job, find_job
+from jobs.submission import Submitter, submit_job
 from usage.limits import RateClass
 from usage.reservations import refusals_told
 from usage.services import price_snapshot
@@ -54,6 +55,7 @@ class JobViewSet(ApiViewSet):
                     token_id=identity.token_pk,
                     user_id=identity.user_pk,
                     max_queued_jobs=identity.max_queued_jobs,
+                    storage_bytes=identity.storage_bytes,
                     plan=identity.plan,
                 ),
                 model_id=contract.model_id,
@@ -62,6 +64,7 @@ class JobViewSet(ApiViewSet):
                 payload=contract.payload,
                 priority=data.get("priority", 0),
                 ceiling=contract.ceiling(now=moment) if identity.is_budgeted else Decimal(0),
+                makes_files=contract.makes_files,
                 now=moment,
             )
             return 201, {"id": str(job.pk), "queue_id": job.queue_id}

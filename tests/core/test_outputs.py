@@ -94,7 +94,7 @@ def test_another_secret_key_opens_nothing(settings):
 
 def test_a_file_is_written_whole(media):
     name = name_at()
-    outputs.write(name, BytesIO(b"x" * 300_000))
+    assert outputs.write(name, BytesIO(b"x" * 300_000)) == 300_000
     assert outputs.exists(name)
     assert (media / "outputs" / name).read_bytes() == b"x" * 300_000
     assert [path.name for path in media.rglob("*") if path.is_file()] == [name.split("/")[-1]]

@@ -11,7 +11,8 @@ from casola_site.core import ids
 from jobs.enums import JobStatus, RunnerState
 from jobs.leases import register_runner
 from jobs.models import Job, Runner
-from jobs.services import Outcome, Submitter
+from jobs.services import Outcome
+from jobs.submission import Submitter
 from tests.factories.accounts import make_organization
 
 MODEL = "test/echo"

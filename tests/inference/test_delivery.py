@@ -192,6 +192,9 @@ def test_a_jobs_file_is_stored_before_its_end_is_written(side, media):
     name = audio["url"].removeprefix("/outputs/").partition("?")[0]
     assert name.endswith("-1.mp3")
     assert (media / "outputs" / name).read_bytes() == b"sound"
+    [file] = outcome.files
+    assert (file.name, file.size_bytes) == (name, 5)
+    assert file.expires_at - file.created_at == outputs.LIFETIME
 
 
 def test_a_job_is_tried_again_when_its_file_cannot_be_stored(side, monkeypatch):

@@ -25,8 +25,8 @@ from jobs.services import (
     claim_suspects,
     finish_jobs,
     retry_job,
-    submit_job,
 )
+from jobs.submission import submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import (
     MODEL,

@@ -11,7 +11,8 @@ from jobs import services
 from jobs.enums import JobStatus
 from jobs.leases import ago, sweep
 from jobs.models import Job, Runner
-from jobs.services import cancel_job, claim_jobs, claim_suspects, finish_jobs, submit_job
+from jobs.services import cancel_job, claim_jobs, claim_suspects, finish_jobs
+from jobs.submission import submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import (
     MODEL,

@@ -8,7 +8,7 @@ from django.utils import timezone
 from casola_site.core.errors import QueueFull
 from jobs import events
 from jobs.models import Job
-from jobs.services import submit_job
+from jobs.submission import submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import MODEL, QUEUE, TASK, make_job, make_submitter
 

@@ -10,7 +10,8 @@ from django.db import transaction
 
 from casola_site.core import ids
 from jobs.housekeeping import release_abandoned
-from jobs.services import cancel_job, submit_job
+from jobs.services import cancel_job
+from jobs.submission import submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import MODEL, QUEUE, TASK, make_job, make_submitter
 from tests.factories.tokens import make_token

@@ -24,6 +24,7 @@ CAPS = {
     "max_running_jobs": 2,
     "max_queued_jobs": 100,
     "max_streams": 1,
+    "storage_bytes": 10**9,
 }
 
 
@@ -74,6 +75,7 @@ def test_every_limit_with_its_value_and_use():
         "waiting_requests": at_this_moment(100, 0),
         "running_jobs": at_this_moment(2, 1),
         "queued_jobs": at_this_moment(100, 3),
+        "storage_bytes": at_this_moment(10**9, 0),
     }
     assert all(before + 55 < moment < time.time() + 62 for moment in resets)
 
@@ -121,6 +123,7 @@ def test_without_limits_only_jobs_are_counted():
     assert {name for name, number in used(found).items() if number is not None} == {
         "running_jobs",
         "queued_jobs",
+        "storage_bytes",
     }
     assert (found["running_jobs"]["used"], found["queued_jobs"]["used"]) == (0, 1)
 
@@ -139,6 +142,7 @@ def test_without_redis_the_limits_are_shown_all_the_same(own_redis):
         "waiting_requests": 100,
         "running_jobs": 2,
         "queued_jobs": 100,
+        "storage_bytes": 10**9,
     }
     assert {name for name, number in used(found).items() if number is None} == {
         "api_request",

@@ -11,7 +11,6 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 
-from casola_site.core import outputs
 from casola_site.core.errors import ApiError, Surface, body_for
 from casola_site.core.fields import (
     StrictCharField,
@@ -171,6 +170,5 @@ class SpeechViewSet(Interactive, ApiViewSet):
 
 
 def check_body(body: dict[str, Any]) -> dict[str, Any]:
-    """A speech request as a Job's input. Raises StorageFull, or as `job_check`."""
-    outputs.require_room()
+    """A speech request as a Job's input. Raises as `job_check`."""
     return job_check(SpeechViewSet, body)

@@ -1,0 +1,93 @@
+"""How a Job comes to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from django.db import transaction
+
+from accounts.models import Organization
+from casola_site.core import ids
+from casola_site.core.errors import QueueFull
+from jobs import events, files
+from jobs.enums import JobStatus
+from jobs.models import Job, JobEvent
+from usage.reservations import reserve
+
+
+@dataclass(frozen=True, slots=True)
+class Submitter:
+    """On whose behalf a Job is made."""
+
+    organization_id: int
+    token_id: int | None
+    user_id: int | None
+    max_queued_jobs: int | None = None
+    storage_bytes: int | None = None
+    plan: str = ""
+
+
+def submit_job(
+    *,
+    submitter: Submitter,
+    model_id: str,
+    queue_id: str,
+    task: str,
+    payload: dict[str, Any],
+    priority: int = 0,
+    ceiling: Decimal = Decimal(0),
+    makes_files: bool = False,
+    now: datetime,
+) -> Job:
+    """A pending Job; its Runner is woken after the commit.
+
+    What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
+    Raises QueueFull at one of the plan's caps, StorageFull when no more files can be kept here, or
+    OutOfBudget.
+    """
+    job_id = ids.job_id()
+    if makes_files:
+        files.require_room(
+            organization_id=submitter.organization_id,
+            cap=submitter.storage_bytes,
+            plan=submitter.plan,
+            now=now,
+        )
+    with transaction.atomic():
+        cap = submitter.max_queued_jobs
+        if cap is not None:
+            # The Organization's row serialises its submitters, so the cap holds under concurrency.
+            # Not its key: rows that point to it need not wait.
+            rows = Organization.objects.select_for_update(no_key=True)
+            rows.get(pk=submitter.organization_id)
+            waiting = Job.objects.filter(
+                organization_id=submitter.organization_id, status=JobStatus.PENDING
+            ).count()
+            if waiting >= cap:
+                raise QueueFull(cap, plan=submitter.plan)
+        reserve(
+            job_id=str(job_id),
+            organization_id=submitter.organization_id,
+            token_id=submitter.token_id,
+            ceiling=ceiling,
+            now=now,
+            expires_at=now,  # an open Job keeps it
+        )
+        job = Job.objects.create(
+            id=job_id,
+            organization_id=submitter.organization_id,
+            token_id=submitter.token_id,
+            user_id=submitter.user_id,
+            model_id=model_id,
+            queue_id=queue_id,
+            task=task,
+            input=payload,
+            priority=priority,
+            created_at=now,
+        )
+        JobEvent.objects.create(job=job, seq=1, type="created", at=now)
+        transaction.on_commit(lambda: events.wake(queue_id))
+    return job
