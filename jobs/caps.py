@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable
 
 from django.db import connection, transaction
-from django.db.models import Count, QuerySet
+from django.db.models import Case, Count, F, QuerySet, When
 
-from accounts.models import Organization
+from accounts.models import Organization, OrganizationStatus
 from jobs import events
 from jobs.enums import JobStatus
 from jobs.models import Job
@@ -27,7 +27,9 @@ WITH RECURSIVE waiting(organization_id) AS (
     SELECT (SELECT min(organization_id) FROM jobs_job
             WHERE status = 'pending' AND queue_id = %s AND organization_id > waiting.organization_id)
     FROM waiting WHERE waiting.organization_id IS NOT NULL
-) SELECT organization_id, plan.max_running_jobs FROM waiting
+) SELECT organization_id,
+         CASE WHEN organization.status = 'active' THEN plan.max_running_jobs ELSE 0 END
+  FROM waiting
   JOIN accounts_organization organization ON organization.id = waiting.organization_id
   JOIN accounts_plan plan ON plan.id = organization.plan_id
 """
@@ -36,7 +38,10 @@ _TURN = 0x636C61696D << 20  # so far from other advisory locks
 
 
 def organizations_waiting(queue_id: str) -> Waiting:
-    """Organizations with a pending Job in the queue, and their caps: one index probe for each."""
+    """Organizations with a pending Job in the queue, and their caps: one index probe for each.
+
+    A suspended one may have none processing: its Jobs wait until it is unsuspended.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_WAITING, [queue_id, queue_id])
         return dict(cursor.fetchall())
@@ -44,7 +49,13 @@ def organizations_waiting(queue_id: str) -> Waiting:
 
 def waiting_in(jobs: QuerySet[Job]) -> Waiting:
     """The same of any Jobs."""
-    cap = "organization__plan__max_running_jobs"
+    cap = Case(
+        When(
+            organization__status=OrganizationStatus.ACTIVE,
+            then=F("organization__plan__max_running_jobs"),
+        ),
+        default=0,
+    )
     return dict(jobs.values_list("organization_id", cap).order_by().distinct())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import logging
+import secrets
 from smtplib import SMTPException
 from typing import Any
 
@@ -12,7 +13,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from allauth.core.exceptions import ImmediateHttpResponse
 from allauth.mfa.adapter import DefaultMFAAdapter
 from allauth.socialaccount.adapter import DefaultSocialAccountAdapter
-from cryptography.fernet import Fernet
+from cryptography.fernet import Fernet, InvalidToken
 from django.conf import settings
 from django.http import HttpRequest
 from django.utils.http import url_has_allowed_host_and_scheme
@@ -101,5 +102,9 @@ class MFAAdapter(DefaultMFAAdapter):
         return self._fernet().encrypt(text.encode()).decode()
 
     def decrypt(self, encrypted_text: str) -> str:
-        """From the database."""
-        return self._fernet().decrypt(encrypted_text.encode()).decode()
+        """From the database; what another SECRET_KEY wrote gives a secret that no code fits."""
+        try:
+            return self._fernet().decrypt(encrypted_text.encode()).decode()
+        except InvalidToken:
+            logger.warning("a second factor was encrypted under another SECRET_KEY")
+            return base64.b32encode(secrets.token_bytes(20)).decode()

@@ -217,3 +217,15 @@ def test_the_admins_door_asks_for_it(mailoutbox):
     assert client.get("/admin/").status_code == 302
     assert client.post("/login/code", {"code": app_code(secret)})["Location"] == "/admin/"
     assert client.get("/admin/").status_code == 200
+
+
+def test_under_another_secret_key_no_code_fits(mailoutbox, settings):
+    _, secret, codes = with_app(browser(), mailoutbox)
+    settings.SECRET_KEY = "another secret key of fifty characters or a few more"
+    for code in (app_code(secret), app_code(""), codes[0]):
+        client = browser()
+        log_in(client, ADA)
+        answer = client.post("/login/code", {"code": code})
+        assert answer.status_code == 200
+        assert "Incorrect code" in answer.content.decode()
+        assert signed_in_as(client) == ""

@@ -76,6 +76,29 @@ def test_the_cap_counts_all_queues_and_runners():
     assert claim(make_runner()) == []
 
 
+@pytest.mark.parametrize("cap", [None, 5])
+def test_jobs_of_a_suspended_organization_wait(cap):
+    organization, other = capped(cap), make_organization()
+    job, suspect = (
+        make_job(organization=organization),
+        make_job(organization=organization, crashes=1),
+    )
+    running = make_running_job(runner=make_runner(), organization=organization)
+    theirs = make_job(organization=other)
+    Organization.objects.filter(pk=organization.pk).update(status="suspended")
+
+    runner = make_runner()
+    assert claim(runner) == [theirs]
+    assert not suspect_waits(queue_id=QUEUE, now=timezone.now())
+    asked = {"runner_id": runner.pk, "queue_id": QUEUE, "free": 5, "now": timezone.now()}
+    assert claim_suspects(**asked) == []
+    assert finish_jobs([make_outcome(running)]) == {str(running.pk)}
+
+    Organization.objects.filter(pk=organization.pk).update(status="active")
+    assert claim(runner) == [job]
+    assert claim_suspects(**asked) == [suspect]
+
+
 def test_a_cap_of_nothing_runs_nothing():
     make_job(organization=capped(0))
     assert claim(make_runner()) == []
