@@ -19,6 +19,7 @@ import psutil
 import psycopg
 
 from tests.servers import free_port
+from tests.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAT = "/openai/v1/chat/completions"
@@ -27,7 +28,8 @@ CHAT = "/openai/v1/chat/completions"
 def wait_until(
     condition, *, seconds: float = 30.0, every: float = 0.05, what: str = "the condition"
 ):
-    """The first true value of `condition()`; fails after `seconds`."""
+    """The first true value of `condition()`; fails after PATIENCE times `seconds`."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.HTTPError, AssertionError, psycopg.Error):

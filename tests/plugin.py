@@ -11,12 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
 from casola_site.core.private_redis import PrivateRedis
 from tests import servers
 
+# Where tests start servers and runners, and mostly wait for them.
+LIVE = ("browser", "chaos", "hosting", "infra", "limits", "live_api", "server")
 DATABASE = "CASOLA_TEST_DATABASE_URL"
 REDIS = "CASOLA_TEST_REDIS_URL"
 RESOURCES = pytest.StashKey[ExitStack]()
@@ -42,6 +45,14 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
     early_config.add_cleanup(resources.close)
     _prepare(options.db, resources)
     return (yield)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts servers, so that a run can leave it to the end."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).parts[0] in LIVE:
+            item.add_marker("live")
 
 
 def _prepare(database: str, resources: ExitStack) -> None:

@@ -1,6 +1,7 @@
-"""Run the whole suite: all of it on PostgreSQL, then the tests marked `sqlite` on SQLite.
+"""Run the whole suite: all of it on PostgreSQL, the tests marked `sqlite` also on SQLite.
 
-Arguments go to pytest both times: `python -m tests.run -k jobs -x`.
+What runs inside one process is shared out to two; then comes what starts servers, alone. Arguments
+go to pytest each time: `python -m tests.run -k jobs -x`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ import sys
 NO_TESTS_COLLECTED = 5
 SUMMARY = re.compile(r"^=+ .* in \d+[.\d]*s.*=+$", re.MULTILINE)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+SHARED = ["-n", "2", "--dist", "loadfile"]
 RUNS = {
-    "PostgreSQL": ["--db=postgres"],
-    "SQLite": ["--db=sqlite", "-m", "sqlite"],
+    "PostgreSQL": ["--db=postgres", *SHARED, "-m", "not live"],
+    "SQLite": ["--db=sqlite", *SHARED, "-m", "sqlite and not live"],
+    "PostgreSQL, live": ["--db=postgres", "-m", "live"],
+    "SQLite, live": ["--db=sqlite", "-m", "sqlite and live"],
 }
 
 
@@ -38,7 +42,7 @@ def run_pytest(arguments: list[str]) -> tuple[int, str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run both; return 0 when neither failed."""
+    """Run all; return 0 when neither failed."""
     results = {name: run_pytest([*options, *arguments]) for name, options in RUNS.items()}
     print()
     for name, (code, summary) in results.items():

@@ -7,6 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 
+# A condition that comes true ends the wait, so patience costs nothing; a loaded machine needs it.
+PATIENCE = 5
+
+
 def until(
     condition: Callable[[], Any],
     seconds: float = 10.0,
@@ -14,7 +18,11 @@ def until(
     *,
     every: float = 0.02,
 ) -> Any:
-    """Poll until the condition gives something true and return that; fail after `seconds`."""
+    """Poll until the condition gives something true and return that.
+
+    Fails after PATIENCE times `seconds`, which is how long it takes on a quiet machine at most.
+    """
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         if value := condition():
