@@ -16,6 +16,7 @@ from tests.factories.jobs import ghost_id, make_job, make_outcome, make_runner, 
 from usage.models import UsageRecord
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
+UNKNOWN = uuid.UUID("5d0c6f0e-4f0b-4a58-9a0c-6f1f2f0e7b11")
 PRICES = {"completion_tokens": ["0.25", 1]}
 
 
@@ -91,10 +92,10 @@ def test_find_job_in_the_own_organization():
         "\x00",
         "é" * 40,
         "0" * 5000,
-        str(uuid.uuid4()).upper(),
-        "{" + str(uuid.uuid4()) + "}",
-        uuid.uuid4().hex,
-        str(uuid.uuid4()) + "\n",
+        str(UNKNOWN).upper(),
+        "{" + str(UNKNOWN) + "}",
+        UNKNOWN.hex,
+        str(UNKNOWN) + "\n",
         "' OR 1=1 --",
     ],
 )
