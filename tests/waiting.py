@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 # A condition that comes true ends the wait, so patience costs nothing; a loaded machine needs it.
 PATIENCE = 5
 

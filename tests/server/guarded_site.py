@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 HERE = Path(__file__).parent
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{HERE.parent.parent}:{HERE}"}
 KEY = "Authorization: Bearer csl_x\r\n"
@@ -103,8 +105,8 @@ def post(path: str, headers: str, length: object) -> bytes:
 
 
 def wait_for(check, seconds: float = 5.0):
-    """Return the first true result of ``check``."""
-    end = time.monotonic() + seconds
+    """The first true result of `check`, or the last one after PATIENCE times `seconds`."""
+    end = time.monotonic() + seconds * PATIENCE
     while True:
         result = check()
         if result or time.monotonic() > end:
