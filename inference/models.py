@@ -29,6 +29,11 @@ class ModelSpec(models.Model):
         max_length=500, help_text="A local folder (relative to the project) or a hub id"
     )
     revision = models.CharField(max_length=64, blank=True)
+    manifest = models.JSONField(
+        default=dict,
+        editable=False,
+        help_text="{file: {size, sha256}} of the folder that was pulled",
+    )
     dtype = models.CharField(max_length=12, default="auto")
     device = models.CharField(max_length=20, default="auto")
     context = models.PositiveIntegerField(null=True, blank=True)
