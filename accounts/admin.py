@@ -225,6 +225,7 @@ class PlanAdmin(ReadOnlyAdmin):
         "max_running_jobs",
         "max_queued_jobs",
         "max_streams",
+        "storage_bytes",
         "retention_hours",
     )
 

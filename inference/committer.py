@@ -171,5 +171,6 @@ def _state(outcome: Outcome, accepted: set[str]) -> str:
 def _failed(outcome: Outcome, code: str, message: str) -> Outcome:
     error = {"code": code, "message": message, "param": None}
     return replace(
-        outcome, status=JobStatus.FAILED, result=None, error=error, charged=False, end_reason=""
-    )
+        outcome, status=JobStatus.FAILED, result=None, error=error, charged=False, end_reason="",
+        files=(),
+    )  # fmt: skip

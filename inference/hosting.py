@@ -18,6 +18,7 @@ from django.db import transaction
 from django.db.models import CharField, Exists, F, Max, OuterRef, Q, QuerySet, Value
 from django.db.models.functions import Concat, Now
 
+from accounts.models import OrganizationStatus
 from inference import estimates, placement
 from inference.enums import Availability, PlacementState
 from inference.models import ModelSpec, Node, Placement
@@ -141,9 +142,16 @@ def lease_holders() -> QuerySet[Runner]:
 
 
 def specs_with_demand() -> QuerySet[Any]:
-    """Every spec with `has_pending` (Jobs wait for it) and `left_at` (when it was last stopped)."""
+    """Every spec with `has_pending` (Jobs wait for it) and `left_at` (when it was last stopped).
+
+    Jobs of suspended Organizations wait for something else.
+    """
     queue = Concat(Value("q_"), OuterRef("public_id"), output_field=CharField())
-    waiting = Job.objects.filter(status=JobStatus.PENDING, queue_id=queue)
+    waiting = Job.objects.filter(
+        status=JobStatus.PENDING,
+        queue_id=queue,
+        organization__status=OrganizationStatus.ACTIVE,
+    )
     stopped = Q(placements__state__in=(PlacementState.STOPPED, PlacementState.STOPPING))
     return ModelSpec.objects.annotate(
         has_pending=Exists(waiting), left_at=Max("placements__used_at", filter=stopped)

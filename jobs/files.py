@@ -6,6 +6,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from math import ceil
 
 from django.db.models import Sum
 
@@ -73,7 +74,7 @@ def require_room(*, organization_id: int, cap: int | None, plan: str, now: datet
         return
     kept = StoredFile.objects.filter(organization_id=organization_id, expires_at__gt=now)
     first = kept.order_by("expires_at").values_list("expires_at", flat=True).first()
-    seconds = 60 if first is None else max(1, round((first - now).total_seconds()))
+    seconds = 60 if first is None else max(1, ceil((first - now).total_seconds()))
     raise FilesFull(cap, plan=plan, retry_after=seconds)
 
 

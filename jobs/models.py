@@ -131,7 +131,9 @@ class Job(models.Model):
 class StoredFile(models.Model):
     """A file that a Job made; it lies in the storage under its name until its address expires."""
 
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="files")
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, related_name="files", db_index=False
+    )
     job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="files")
     name = models.CharField(max_length=200, unique=True)
     size_bytes = models.PositiveBigIntegerField()

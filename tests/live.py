@@ -19,7 +19,7 @@ import psutil
 import psycopg
 
 from tests.servers import free_port
-from tests.waiting import PATIENCE
+from tests.waiting import patient
 
 ROOT = Path(__file__).resolve().parents[1]
 CHAT = "/openai/v1/chat/completions"
@@ -29,7 +29,7 @@ def wait_until(
     condition, *, seconds: float = 30.0, every: float = 0.05, what: str = "the condition"
 ):
     """The first true value of `condition()`; fails after PATIENCE times `seconds`."""
-    seconds *= PATIENCE
+    seconds = patient(seconds)
     deadline = time.monotonic() + seconds
     while True:
         with contextlib.suppress(httpx.HTTPError, AssertionError, psycopg.Error):

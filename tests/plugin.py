@@ -49,9 +49,9 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Generator[None
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what starts servers, so that a run can leave it to the end."""
-    root = Path(__file__).parent
+    folders = [Path(__file__).parent / name for name in LIVE]
     for item in items:
-        if item.path.relative_to(root).parts[0] in LIVE:
+        if item.path.stem.endswith("_live") or any(map(item.path.is_relative_to, folders)):
             item.add_marker("live")
 
 

@@ -10,6 +10,11 @@ from typing import Any
 PATIENCE = 5
 
 
+def patient(seconds: float) -> float:
+    """How long to wait; not past the moment at which pytest ends the test."""
+    return min(seconds * PATIENCE, max(seconds, 240))
+
+
 def until(
     condition: Callable[[], Any],
     seconds: float = 10.0,
@@ -21,7 +26,7 @@ def until(
 
     Fails after PATIENCE times `seconds`, which is how long it takes on a quiet machine at most.
     """
-    seconds *= PATIENCE
+    seconds = patient(seconds)
     deadline = time.monotonic() + seconds
     while True:
         if value := condition():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import logging
-import secrets
 from smtplib import SMTPException
 from typing import Any
 
@@ -102,9 +102,15 @@ class MFAAdapter(DefaultMFAAdapter):
         return self._fernet().encrypt(text.encode()).decode()
 
     def decrypt(self, encrypted_text: str) -> str:
-        """From the database; what another SECRET_KEY wrote gives a secret that no code fits."""
+        """From the database.
+
+        What another SECRET_KEY wrote gives another secret, the same each time: no code of the old
+        one fits, and recovery codes that are shown can be used.
+        """
         try:
             return self._fernet().decrypt(encrypted_text.encode()).decode()
         except InvalidToken:
             logger.warning("a second factor was encrypted under another SECRET_KEY")
-            return base64.b32encode(secrets.token_bytes(20)).decode()
+            key = b"casola.mfa.lost:" + settings.SECRET_KEY.encode()
+            other = hmac.digest(key, encrypted_text.encode(), "sha256")
+            return base64.b32encode(other[:20]).decode()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
+import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
@@ -14,6 +14,8 @@ from django.db import close_old_connections
 P = ParamSpec("P")
 T = TypeVar("T")
 THREADS = 4
+
+logger = logging.getLogger(__name__)
 
 _executor = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="database")
 
@@ -54,7 +56,7 @@ async def to_the_end(work: Coroutine[Any, Any, T]) -> T:
         except asyncio.CancelledError as error:
             left = error
     if left is not None:
-        with contextlib.suppress(Exception):
-            task.result()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.warning("failed for a caller who had left", exc_info=error)
         raise left
     return task.result()

@@ -84,8 +84,9 @@ def write(name: str, content: IO[bytes]) -> int:
     place = storage()
     if not isinstance(place, FileSystemStorage):
         file = File(content)
+        size = file.size  # asked before, since some storages close what they saved
         place.save(f"{FOLDER}/{name}", file)  # object stores show whole files only
-        return file.size
+        return size
     path = Path(place.path(f"{FOLDER}/{name}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")

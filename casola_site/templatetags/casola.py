@@ -73,10 +73,11 @@ def size(value: int | None) -> str:
     if value is None:
         return "unlimited"
     number, names = float(value), ["bytes", "kB", "MB", "GB", "TB"]
-    while number >= 1000 and len(names) > 1:
+    while round(number) >= 1000 and len(names) > 1:
         number /= 1000
         names.pop(0)
-    return f"{number:.3g} {names[0]}"
+    digits = 0 if number >= 100 else 1
+    return f"{number:,.{digits}f}".removesuffix(".0") + f" {names[0]}"
 
 
 @register.filter

@@ -229,3 +229,16 @@ def test_under_another_secret_key_no_code_fits(mailoutbox, settings):
         assert answer.status_code == 200
         assert "Incorrect code" in answer.content.decode()
         assert signed_in_as(client) == ""
+
+
+def test_recovery_codes_shown_under_another_secret_key_can_be_used(mailoutbox, settings):
+    user, _, codes = with_app(browser(), mailoutbox)
+    settings.SECRET_KEY = "another secret key of fifty characters or a few more"
+    row = Authenticator.objects.get(user=user, type=Authenticator.Type.RECOVERY_CODES)
+    shown = row.wrap().get_unused_codes()
+    assert shown == row.wrap().get_unused_codes()
+    assert set(shown) & set(codes) == set()
+    client = browser()
+    log_in(client, ADA)
+    assert client.post("/login/code", {"code": shown[0]}).status_code == 302
+    assert signed_in_as(client) == ADA

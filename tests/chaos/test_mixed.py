@@ -15,9 +15,9 @@ pytestmark = pytest.mark.slow
 
 def test_mixed_chaos(tmp_path):
     plan = Plan(
-        jobs=int(os.environ.get("CHAOS_JOBS", "400")),
-        streams=int(os.environ.get("CHAOS_STREAMS", "60")),
-        faults=int(os.environ.get("CHAOS_FAULTS", "6")),
+        jobs=int(os.environ.get("CHAOS_JOBS", "1000")),
+        streams=int(os.environ.get("CHAOS_STREAMS", "100")),
+        faults=int(os.environ.get("CHAOS_FAULTS", "10")),
         seed=int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6),
     )
     print(f"CHAOS_SEED={plan.seed}")

@@ -111,7 +111,7 @@ def test_a_folder_that_could_carry_code_is_refused(tmp_path):
     folder = tmp_path / "model"
     shutil.copytree(WEIGHTS, folder)
     (folder / "run.py").write_text("import os")
-    with pytest.raises(WeightsError, match="run.py could carry code"):
+    with pytest.raises(WeightsError, match=r"run\.py could carry code"):
         take_folder(str(folder))
     (folder / "run.py").unlink()
     (folder / "config.json").write_text('{"auto_map": {"AutoModel": "x.Y"}}')
