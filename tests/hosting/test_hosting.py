@@ -11,6 +11,7 @@ from django.db import connection, connections
 from django.db.models.functions import Now
 from django.test.utils import CaptureQueriesContext
 
+from accounts.models import Organization
 from casola_site.core import processes
 from casola_site.core.clock import now
 from inference import hosting
@@ -19,6 +20,8 @@ from inference.models import ModelSpec, Node, Placement
 from jobs import leases
 from jobs.enums import RunnerState
 from jobs.models import Runner
+from tests.factories.accounts import make_organization
+from tests.factories.jobs import make_job
 
 pytestmark = [pytest.mark.django_db, pytest.mark.sqlite]
 MB = 1 << 20
@@ -64,6 +67,18 @@ def test_demand_places_a_model():
     hosting.reconcile(node="n", now=now())
     placement = Placement.objects.get()
     assert (placement.node, placement.device, placement.memory_bytes) == ("n", "cpu", 100 * MB)
+    hosting.reconcile(node="n", now=now())
+    assert states() == [("m", "wanted")]
+
+
+def test_jobs_that_wait_place_a_model_unless_their_organization_is_suspended():
+    make_node()
+    spec = make_spec()
+    organization = make_organization(status="suspended")
+    make_job(organization=organization, queue_id=spec.queue_id, model_id=spec.model_id)
+    hosting.reconcile(node="n", now=now())
+    assert states() == []
+    Organization.objects.update(status="active")
     hosting.reconcile(node="n", now=now())
     assert states() == [("m", "wanted")]
 
