@@ -108,6 +108,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read(name: str) -> IO[bytes]:
+    """The file of that name, open at its start. Raises FileNotFoundError."""
+    return storage().open(f"{FOLDER}/{name}", "rb")
+
+
+def remove(name: str) -> None:
+    """Take a file away before its hour is swept; one that is gone is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        storage().delete(f"{FOLDER}/{name}")
+
+
 def exists(name: str) -> bool:
     """Whether a file of that name is there."""
     return storage().exists(f"{FOLDER}/{name}")
