@@ -12,8 +12,10 @@ import tempfile
 from collections.abc import Callable
 from typing import IO, Any
 
+from django.utils import timezone
+
 from casola_site.core import outputs
-from casola_site.core.errors import InvalidRequest
+from casola_site.core.errors import ApiError, InvalidRequest
 from casola_site.core.fetch import fetch
 from inference.contracts.surfaces import SOUND_TASKS
 from inference.contracts.transcription import LONGEST_SECONDS
@@ -80,16 +82,17 @@ class SoundDesk(ImageDesk):
 
 def _fill(file: IO[bytes], contract: dict[str, Any]) -> str | None:
     """Copy the sound into a file of this process; what its sender says it is."""
-    name = contract.get("upload")
-    if name:
-        try:
+    name, url = contract.get("upload"), str(contract.get("url") or "")
+    param = "file" if name else "url"
+    try:
+        name = name or outputs.own_name(url, now=timezone.now())
+        if name:
             with outputs.read(name) as content:
                 shutil.copyfileobj(content, file)
             file.flush()
-        except FileNotFoundError as error:  # its web process has ended
-            raise InvalidInput("The file is gone", code="invalid_audio", param="file") from error
-        return contract.get("kind")
-    url = str(contract.get("url") or "")
+            return contract.get("kind") or name.rpartition(".")[2]
+    except (OSError, ValueError, ApiError) as error:
+        raise InvalidInput("The file is gone", code="invalid_audio", param=param) from error
     try:
         found = fetch(url)
     except InvalidRequest as error:

@@ -17,6 +17,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, default_storage
@@ -165,6 +166,20 @@ def check(name: str, *, expires: str, signature: str, now: datetime) -> int:
     if until < now.timestamp():
         raise PermissionDenied("The address of this file has expired")
     return until
+
+
+def own_name(url: str, *, now: datetime) -> str | None:
+    """The name of the file that one of our own addresses opens; None for any other address.
+
+    Whatever host stands before it: the signature is ours. Raises as `check` where it is no more.
+    """
+    parts = urlsplit(url)
+    found = parse_qs(parts.query)
+    if not parts.path.startswith(PREFIX) or not {"exp", "sig"} <= set(found):
+        return None
+    name = parts.path.removeprefix(PREFIX)
+    check(name, expires=found["exp"][0], signature=found["sig"][0], now=now)
+    return name
 
 
 def absolute(value: Any, base: str) -> Any:

@@ -14,6 +14,7 @@ from tests.live_api.envelope import (
     EMBEDDINGS,
     RERANK,
     SPEECH,
+    TRANSCRIPTIONS,
     embeddings_body,
     rerank_body,
     speech_body,
@@ -70,6 +71,19 @@ def speaking(http: httpx.Client) -> str:
         what="the speech model",
     )
     return speech_body()["model"]
+
+
+@pytest.fixture(scope="session")
+def hearing(http: httpx.Client, speaking: str) -> str:
+    """The transcription model's id, once it is loaded; the first request asks for that."""
+    sound = http.post(SPEECH, json=speech_body(response_format="wav")).content
+    form = {"data": {"model": "whisper-large-v3"}, "files": {"file": ("a.wav", sound)}}
+    wait_until(
+        lambda: http.post(TRANSCRIPTIONS, **form).status_code == 200,
+        seconds=240,
+        what="the transcription model",
+    )
+    return "whisper-large-v3"
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+TRANSCRIPTIONS = "/openai/v1/audio/transcriptions"
+TRANSLATIONS = "/openai/v1/audio/translations"
 EMBEDDINGS = "/openai/v1/embeddings"
 RERANK = "/openai/v1/rerank"
 SCORE = "/openai/v1/score"
