@@ -127,7 +127,7 @@ class Listener:
     @property
     def languages(self) -> list[str]:
         """Codes of those it knows."""
-        return list(self._marks.languages)
+        return sorted(self._marks.languages)
 
     @property
     def first_mark(self) -> int:
@@ -141,6 +141,8 @@ class Listener:
 
     def hear(self, wishes: Sequence[Wish]) -> list[Heard | None]:
         """What is in each window; None where the numbers were invalid."""
+        if not wishes:
+            return []
         with torch.inference_mode():
             states = self._states([wish.samples for wish in wishes])
             fine = states.isfinite().flatten(1).all(1).tolist()

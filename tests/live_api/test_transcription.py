@@ -271,7 +271,7 @@ def test_an_unknown_language_names_the_known(http, hello):
     assert answer.status_code == 400
     error = assert_envelope(answer)
     assert error["param"] == "language"
-    assert "it knows en, de" in error["message"]
+    assert "it knows de, en" in error["message"]
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.wav", "file:///etc/passwd", "http://[::1]/"])
