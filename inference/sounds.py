@@ -56,7 +56,7 @@ class SoundDesk(ImageDesk):
         if work.loaded is not None or not self.holds(work):
             return work.loaded or self._contract_of(work)
         contract = self._contract_of(work)
-        param = "file" if contract.get("upload") else "url"
+        param = "url" if contract.get("url") else "file"
         with tempfile.TemporaryFile() as file:
             kind = _fill(file, contract)
             samples = self._guard.sound(
@@ -83,7 +83,7 @@ class SoundDesk(ImageDesk):
 def _fill(file: IO[bytes], contract: dict[str, Any]) -> str | None:
     """Copy the sound into a file of this process; what its sender says it is."""
     name, url = contract.get("upload"), str(contract.get("url") or "")
-    param = "file" if name else "url"
+    param = "url" if url else "file"
     try:
         name = name or outputs.own_name(url, now=timezone.now())
         if name:

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import pytest
+from rest_framework import serializers
 
 from casola_site.core.errors import PayloadTooLarge
-from casola_site.core.multipart import MAX_FIELDS, MAX_FILES, InvalidForm, is_form, read_form
+from casola_site.core.multipart import (
+    MAX_FIELDS,
+    MAX_FILES,
+    FormParser,
+    InvalidForm,
+    is_form,
+    read_form,
+)
 
 TYPE = "multipart/form-data; boundary=xx"
 
@@ -48,6 +57,39 @@ def test_what_comes_several_times_is_a_list_where_the_view_says_so():
     assert [upload.filename for upload in values["image"]] == ["1.png", "2.png"]
     assert (values["words"], values["n"]) == (["a", "b"], "2")
     assert read(part("words", b"a")).values(lists=frozenset({"words"})) == {"words": ["a"]}
+
+
+class Words(serializers.Serializer):
+    """What a view takes."""
+
+    n = serializers.IntegerField()
+    t = serializers.FloatField()
+    stream = serializers.BooleanField()
+    other = serializers.CharField()
+
+
+def test_texts_become_what_their_fields_take():
+    form = read(
+        part("n", b"7"), part("t", b"0.5"), part("stream", b"True"), part("other", b"7"),
+        part("unknown", b"1"),
+    )  # fmt: skip
+    assert form.values(fields=Words().fields) == {
+        "n": 7,
+        "t": 0.5,
+        "stream": True,
+        "other": "7",
+        "unknown": "1",
+    }
+    odd = read(part("n", b"7.5"), part("t", b"warm"), part("stream", b""))
+    assert odd.values(fields=Words().fields) == {"n": "7.5", "t": "warm", "stream": None}
+
+
+def test_drf_reads_forms_by_the_views_rules():
+    body = part("words[]", b"a") + part("n", b"3") + b"--xx--\r\n"
+    view = SimpleNamespace(form_lists=frozenset({"words"}), request_serializer=Words)
+    request = SimpleNamespace(META={"CONTENT_LENGTH": str(len(body))})
+    context = {"view": view, "request": request}
+    assert FormParser().parse(io.BytesIO(body), TYPE, context) == {"words": ["a"], "n": 3}
 
 
 def test_names_of_files_lead_nowhere():

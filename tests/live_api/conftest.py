@@ -18,6 +18,7 @@ from tests.live_api.envelope import (
     embeddings_body,
     rerank_body,
     speech_body,
+    transcription_body,
 )
 from tests.live_api.site import Site
 
@@ -92,6 +93,8 @@ def readers(site: Site) -> None:
     for path, body in ((EMBEDDINGS, embeddings_body()), (RERANK, rerank_body())):
         answer = site.live.post(path, body)
         assert answer.status_code == 200, answer.text
+    answer = site.live.post(TRANSCRIPTIONS, transcription_body())
+    assert answer.status_code == 400, answer.text
 
 
 @pytest.fixture(scope="session")

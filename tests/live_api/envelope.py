@@ -89,6 +89,11 @@ def speech_body(**fields: Any) -> dict[str, Any]:
     return {"model": "Qwen3-TTS", "input": "Hi.", "voice": "alloy", **fields}
 
 
+def transcription_body(**fields: Any) -> dict[str, Any]:
+    """A request to the demo model that listens, with nothing to hear."""
+    return {"model": "whisper-large-v3", "url": "data:audio/wav,x", **fields}
+
+
 def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:
     """A request to the demo model of embeddings."""
     return {"model": EMBEDDER, "input": text, **fields}

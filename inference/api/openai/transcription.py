@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import io
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -16,6 +18,7 @@ from rest_framework import serializers
 from casola_site.core import outputs
 from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.errors import ApiError, InvalidRequest, Surface, body_for
+from casola_site.core.fetch import Fetched, fetch
 from casola_site.core.fields import (
     StrictBooleanField,
     StrictCharField,
@@ -36,7 +39,9 @@ from inference.hub import Finished, Hub, Piece, Text
 from usage.limits import RateClass
 
 MB = 1024 * 1024
+LARGE = 64 * 1024  # bytes of a transcript
 LANGUAGE = re.compile(r"[A-Za-z]{2,20}([_-][A-Za-z0-9]{1,8})*")
+DATA, BARE = "data:", "pcm"
 LONGEST_URL = 34 * MB  # a data: URL holds the file itself
 
 
@@ -182,16 +187,15 @@ class SoundViewSet(Interactive, ApiViewSet):
     @classmethod
     async def pieces(cls, link: Hub, call: Call) -> AsyncGenerator[Piece, None]:
         """See Interactive. The upload lies in the storage meanwhile, where a Runner can read it."""
-        upload = call.body.pop("file", None)
-        if upload is not None:
-            call.body |= await keep_upload(upload, call.identity.organization_pk)
+        kept = await keep_sound(call.body, call.identity.organization_pk)
+        call.body |= kept
         try:
             async with aclosing(super().pieces(link, call)) as pieces:
                 async for piece in pieces:
                     yield piece
         finally:
-            if upload is not None:
-                await to_the_end(remove_upload(call.body["upload"]))
+            if kept:
+                await to_the_end(remove_upload(kept["upload"]))
 
     @classmethod
     def rendered(cls, call: Call, finished: Finished) -> bytes:
@@ -211,6 +215,8 @@ class SoundViewSet(Interactive, ApiViewSet):
     @classmethod
     async def render(cls, call: Call, finished: Finished) -> bytes:
         """See Interactive."""
+        if len((finished.result or {}).get(transcription.TRANSCRIPT) or b"") > LARGE:
+            return await asyncio.to_thread(cls.rendered, call, finished)
         return cls.rendered(call, finished)
 
     @classmethod
@@ -232,17 +238,40 @@ class SoundViewSet(Interactive, ApiViewSet):
 
 
 @in_thread
-def keep_upload(upload: Upload, organization_id: int) -> dict[str, str]:
-    """Put a file into the storage; what the body then says of it. Raises InvalidAudio or StorageFull."""
-    if not upload.size:
-        raise InvalidAudio(param="file")
+def keep_sound(body: dict[str, Any], organization_id: int) -> dict[str, str]:
+    """Put what came with the request into the storage; what its body then says instead.
+
+    An address is left to the Runner: nothing comes back. Raises InvalidAudio, InvalidDataUrl or
+    StorageFull.
+    """
+    upload, url = body.pop("file", None), body.get("url") or ""
+    if upload is not None:
+        content, size, kind = upload.content, upload.size, upload.content_type
+        named = upload.filename.rpartition(".")[2].lower()
+        kind = BARE if BARE in (named, kind.rpartition("/")[2]) else named
+    elif url[:5].lower() == DATA:
+        found = sent_along(url)
+        content, size = io.BytesIO(found.content), len(found.content)
+        kind = found.content_type.rpartition("/")[2]
+    else:
+        return {}
+    if not size:
+        raise InvalidAudio(param="url" if upload is None else "file")
     outputs.require_room()
     now = timezone.now()
     name = outputs.new_name(organization_id=organization_id, attempt=1, extension="bin", now=now)
-    upload.content.seek(0)
-    outputs.write(name, upload.content)
-    kind = upload.filename.rpartition(".")[2].lower()
-    return {"upload": name, "kind": "pcm" if upload.content_type == "audio/pcm" else kind}
+    content.seek(0)
+    outputs.write(name, content)
+    return {"upload": name, "kind": kind, **({"url": DATA} if upload is None else {})}
+
+
+def sent_along(url: str) -> Fetched:
+    """The content of a data: URL. Raises InvalidDataUrl."""
+    try:
+        return fetch(url)
+    except InvalidRequest as error:
+        error.param = "url"
+        raise
 
 
 remove_upload = in_thread(outputs.remove)
@@ -312,7 +341,7 @@ class TranscriptionViewSet(SoundViewSet):
             "multipart/form-data": TranscriptionRequest,
             "application/json": TranscriptionRequest,
         },
-        responses=ANSWERS,
+        responses={**ANSWERS, (200, "text/event-stream"): OpenApiTypes.STR},
     )
     def create(self, request: Any) -> HttpResponse:
         """Write down what is said in a file, with times if asked for."""
