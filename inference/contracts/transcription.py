@@ -21,6 +21,7 @@ CONTENT_TYPES = {
     VTT: "text/vtt; charset=utf-8",
     VERBOSE: "application/json",
 }
+FORMATS = list(CONTENT_TYPES)
 STREAMED = (JSON, TEXT)
 WORD, SEGMENT = "word", "segment"
 TRANSCRIPT = "transcript"

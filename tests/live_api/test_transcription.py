@@ -199,7 +199,7 @@ def test_jobs(http, ended, hello):
     done = ended(job(http, url=data_url(hello), response_format="verbose_json"))
     assert done["status"] == "completed", done["error"]
     assert words(done["result"]["text"]) == words(TEXT)
-    assert done["usage"]["audio_ms"] == round(len(hello) / 48)
+    assert done["usage"]["audio_ms"] == round(1000 * sound.seconds(hello, "wav"))
     assert done["result"]["segments"]
     done = ended(job(http, TRANSLATION, url=data_url(hello), response_format="srt"))
     assert done["result"]["text"].startswith("1\n00:00:0")
@@ -219,7 +219,7 @@ def test_an_answer_is_a_job_with_its_usage(http, ended, hello):
     answer = ask(http, hello)
     done = ended(answer.headers["x-casola-job-id"])
     assert (done["status"], done["task"]) == ("completed", TASK)
-    assert done["usage"]["audio_ms"] == round(len(hello) / 48)
+    assert done["usage"]["audio_ms"] == round(1000 * sound.seconds(hello, "wav"))
 
 
 def test_nothing_is_left_of_an_upload(site, http, hello):
@@ -250,8 +250,7 @@ def test_wrong_wishes(http, name):
     fields, content, param = REFUSED[name]
     files = {"file": ("a.wav", content)} if content is not None else {"other": ("a", b"x")}
     answer = http.post(TRANSCRIPTIONS, data={"model": MODEL, **fields}, files=files)
-    assert answer.status_code == 400
-    assert assert_envelope(answer)["param"] == param
+    assert assert_envelope(answer, 400)["param"] == param
 
 
 @pytest.mark.parametrize(
@@ -261,15 +260,13 @@ def test_wrong_wishes(http, name):
 )  # fmt: skip
 def test_what_is_no_sound(http, content):
     answer = ask(http, content)
-    assert answer.status_code == 400
-    error = assert_envelope(answer, "invalid_audio")
+    error = assert_envelope(answer, 400, code="invalid_audio")
     assert error["param"] == "file"
 
 
 def test_an_unknown_language_names_the_known(http, hello):
     answer = ask(http, hello, language="fr")
-    assert answer.status_code == 400
-    error = assert_envelope(answer)
+    error = assert_envelope(answer, 400)
     assert error["param"] == "language"
     assert "it knows de, en" in error["message"]
 
@@ -277,21 +274,18 @@ def test_an_unknown_language_names_the_known(http, hello):
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/a.wav", "file:///etc/passwd", "http://[::1]/"])
 def test_addresses_that_lead_inside(http, url):
     answer = http.post(TRANSCRIPTIONS, json={"model": MODEL, "url": url})
-    assert answer.status_code == 400
-    assert assert_envelope(answer, "unsafe_url")["param"] == "url"
+    assert assert_envelope(answer, 400, code="unsafe_url")["param"] == "url"
 
 
 def test_a_job_takes_no_file(http):
     wish = {"model_id": MODEL, "task": TASK, "input": {"file": "x"}}
     answer = http.post("/api/jobs", json=wish)
-    assert answer.status_code == 400
-    assert assert_envelope(answer)["param"] == "input.file"
+    assert assert_envelope(answer, 400)["param"] == "input.file"
 
 
 def test_other_models_do_not_hear(http, hello):
     answer = http.post(TRANSCRIPTIONS, data={"model": "test/echo"}, files={"file": hello})
-    assert_envelope(answer, "model_not_found")
-    assert answer.status_code == 404
+    assert_envelope(answer, 404, code="model_not_found")
 
 
 def bomb_of_silence(seconds: int) -> bytes:
@@ -310,13 +304,12 @@ def bomb_of_silence(seconds: int) -> bytes:
 
 def test_a_bomb_is_refused_and_others_are_served(http, hello):
     silence = bomb_of_silence(8_000)
-    assert len(silence) < 200_000
+    assert len(silence) < 2_000_000
     with ThreadPoolExecutor(1) as pool:
         bomb = pool.submit(ask, http, silence, name="bomb.flac")
         assert words(ask(http, hello).json()["text"]) == words(TEXT)
         answer = bomb.result()
-    assert answer.status_code == 400
-    message = assert_envelope(answer, "invalid_audio")["message"]
+    message = assert_envelope(answer, 400, code="invalid_audio")["message"]
     assert message == "The file is longer than 120 minutes"
 
 

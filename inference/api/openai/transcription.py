@@ -101,7 +101,7 @@ class TranslationRequest(StrictSerializer):
         help_text="What went before, or words as they are to be written",
     )
     response_format = StrictChoiceField(
-        choices=list(transcription.CONTENT_TYPES), required=False, help_text="json by default"
+        choices=transcription.FORMATS, required=False, help_text="json by default"
     )
     temperature = StrictFloatField(required=False, min_value=0, max_value=1)
 
