@@ -50,6 +50,17 @@ DEMO_RERANKER = {
     "slots": 512,
     "is_demo": True,
 }
+DEMO_TRANSCRIPTION = {
+    "model_id": "whisper-large-v3",
+    "aliases": ["openai/whisper-large-v3", "whisper-1", "casola-demo-transcription"],
+    "tasks": ["openai/audio-transcription"],
+    "engine": "transcription",
+    "source": "inference/demo/weights/transcription",
+    "dtype": "float32",
+    "slots": 64,
+    "options": {"longest_gap": 0.3, "no_speech": 0.9},
+    "is_demo": True,
+}
 DEMO_ECHO = {
     "model_id": "test/echo",
     "aliases": ["echo"],
@@ -69,6 +80,7 @@ PRICES = {
         "completion_tokens": "0.40",
     },
     "Qwen3-TTS": {"characters": "4.00"},
+    "whisper-large-v3": {"audio_ms": "0.03"},
     "BAAI/bge-large-en-v1.5": {"prompt_tokens": "0.01"},
     "BAAI/bge-reranker-v2-m3": {"prompt_tokens": "0.02"},
 }
@@ -76,7 +88,7 @@ PRICES = {
 
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
-    entries = [DEMO_CHAT, DEMO_EMBEDDINGS, DEMO_RERANKER, DEMO_SPEECH]
+    entries = [DEMO_CHAT, DEMO_EMBEDDINGS, DEMO_RERANKER, DEMO_SPEECH, DEMO_TRANSCRIPTION]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)
     for entry in entries:

@@ -28,6 +28,8 @@ THREADS = 16
 class ImageDesk:
     """Fetches the images of requests; its methods are for the event loop's thread."""
 
+    what = "images"
+
     def __init__(
         self,
         *,
@@ -39,7 +41,7 @@ class ImageDesk:
 
         Without `takes_images` nothing is ever fetched: the Runner refuses such requests unseen.
         """
-        self.threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="images")
+        self.threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=self.what)
         self.loading = 0
         self._takes_images = takes_images
         self._contract_of = contract_of
@@ -81,8 +83,8 @@ class ImageDesk:
         except InvalidInput as error:
             return Failed(work.job_id, error.code, str(error), param=error.param)
         except Exception:  # one request's images must not end the others
-            logger.exception("images could not be loaded")
-            return Failed(work.job_id, "worker_error", "The images could not be loaded")
+            logger.exception("%s could not be loaded", self.what)
+            return Failed(work.job_id, "worker_error", f"The {self.what} could not be loaded")
         return None
 
     def _loaded(self, work: Work, done: asyncio.Future[Failed | None]) -> None:

@@ -17,6 +17,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, default_storage
@@ -112,6 +113,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read(name: str) -> IO[bytes]:
+    """The file of that name, open at its start. Raises FileNotFoundError."""
+    return storage().open(f"{FOLDER}/{name}", "rb")
+
+
+def remove(name: str) -> None:
+    """Take a file away before its hour is swept; one that is gone is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        storage().delete(f"{FOLDER}/{name}")
+
+
 def exists(name: str) -> bool:
     """Whether a file of that name is there."""
     return storage().exists(f"{FOLDER}/{name}")
@@ -158,6 +170,20 @@ def check(name: str, *, expires: str, signature: str, now: datetime) -> int:
     if until < now.timestamp():
         raise PermissionDenied("The address of this file has expired")
     return until
+
+
+def own_name(url: str, *, now: datetime) -> str | None:
+    """The name of the file that one of our own addresses opens; None for any other address.
+
+    Whatever host stands before it: the signature is ours. Raises as `check` where it is no more.
+    """
+    parts = urlsplit(url)
+    found = parse_qs(parts.query)
+    if not parts.path.startswith(PREFIX) or not {"exp", "sig"} <= set(found):
+        return None
+    name = parts.path.removeprefix(PREFIX)
+    check(name, expires=found["exp"][0], signature=found["sig"][0], now=now)
+    return name
 
 
 def absolute(value: Any, base: str) -> Any:

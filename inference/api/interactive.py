@@ -84,6 +84,11 @@ class Interactive:
     required_scopes: ClassVar[dict[str, Scope]]
     request_serializer_class: ClassVar[type[BaseSerializer]]
     body_cap: ClassVar[int]
+    takes_forms: ClassVar[bool] = False
+    """Whether a body may be multipart/form-data; its files are `Upload`s in `check`'s data, open
+    until the answer is sent."""
+    form_lists: ClassVar[frozenset[str]] = frozenset()
+    """Names of a form that may come several times."""
 
     @classmethod
     @functools.cache
@@ -110,6 +115,12 @@ class Interactive:
     def content_type(cls, call: Call) -> str | None:
         """Of an answer that is bytes as the Runner makes them; None for JSON and events."""
         return None
+
+    @classmethod
+    def answer_type(cls, call: Call) -> str:
+        """The Content-Type of the whole answer."""
+        del call
+        return "application/json"
 
     @classmethod
     async def render(cls, call: Call, finished: Finished) -> bytes:

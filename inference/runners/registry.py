@@ -12,6 +12,7 @@ RUNNERS = {
     "rerank": "inference.runners.rerank.RerankRunner",
     "echo": "inference.runners.echo.EchoRunner",
     "speech": "inference.runners.speech.SpeechRunner",
+    "transcription": "inference.runners.transcription.TranscriptionRunner",
 }
 
 

@@ -14,9 +14,11 @@ from tests.live_api.envelope import (
     EMBEDDINGS,
     RERANK,
     SPEECH,
+    TRANSCRIPTIONS,
     embeddings_body,
     rerank_body,
     speech_body,
+    transcription_body,
 )
 from tests.live_api.site import Site
 
@@ -73,11 +75,26 @@ def speaking(http: httpx.Client) -> str:
 
 
 @pytest.fixture(scope="session")
+def hearing(http: httpx.Client, speaking: str) -> str:
+    """The transcription model's id, once it is loaded; the first request asks for that."""
+    sound = http.post(SPEECH, json=speech_body(response_format="wav")).content
+    form = {"data": {"model": "whisper-large-v3"}, "files": {"file": ("a.wav", sound)}}
+    wait_until(
+        lambda: http.post(TRANSCRIPTIONS, **form).status_code == 200,
+        seconds=240,
+        what="the transcription model",
+    )
+    return "whisper-large-v3"
+
+
+@pytest.fixture(scope="session")
 def readers(site: Site) -> None:
     """The models of embeddings and rerank, loaded: they are not until somebody asks."""
     for path, body in ((EMBEDDINGS, embeddings_body()), (RERANK, rerank_body())):
         answer = site.live.post(path, body)
         assert answer.status_code == 200, answer.text
+    answer = site.live.post(TRANSCRIPTIONS, transcription_body())
+    assert answer.status_code == 400, answer.text
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+TRANSCRIPTIONS = "/openai/v1/audio/transcriptions"
+TRANSLATIONS = "/openai/v1/audio/translations"
 EMBEDDINGS = "/openai/v1/embeddings"
 RERANK = "/openai/v1/rerank"
 SCORE = "/openai/v1/score"
@@ -85,6 +87,11 @@ def text_body(prompt: Any = "hi", **fields: Any) -> dict[str, Any]:
 def speech_body(**fields: Any) -> dict[str, Any]:
     """A request to the voice without weights."""
     return {"model": "Qwen3-TTS", "input": "Hi.", "voice": "alloy", **fields}
+
+
+def transcription_body(**fields: Any) -> dict[str, Any]:
+    """A request to the demo model that listens, with nothing to hear."""
+    return {"model": "whisper-large-v3", "url": "data:audio/wav,x", **fields}
 
 
 def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:

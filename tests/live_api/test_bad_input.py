@@ -19,6 +19,7 @@ from tests.live_api.envelope import (
     SCORE,
     SPEECH,
     TEXT,
+    TRANSCRIPTIONS,
     assert_envelope,
     bearer,
     chat_body,
@@ -28,12 +29,14 @@ from tests.live_api.envelope import (
     score_body,
     speech_body,
     text_body,
+    transcription_body,
 )
 
 GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
     "text": text_body(),
     "speech": speech_body(),
+    "transcription": transcription_body(),
     "embeddings": embeddings_body(),
     "rerank": rerank_body(),
     "score": score_body(),
@@ -102,6 +105,18 @@ FIELDS: dict[str, list[str]] = {
         "instructions",
         "stream_format",
     ],
+    "transcription": [
+        "model",
+        "file",
+        "url",
+        "language",
+        "prompt",
+        "response_format",
+        "temperature",
+        "timestamp_granularities",
+        "stream",
+        "include",
+    ],
     "embeddings": [
         "model",
         "input",
@@ -146,6 +161,7 @@ PATHS = {
     "rerank": RERANK,
     "score": SCORE,
     "speech": SPEECH,
+    "transcription": TRANSCRIPTIONS,
 }
 
 
@@ -264,6 +280,7 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("speech", "model"),
         ("speech", "input"),
         ("speech", "voice"),
+        ("transcription", "model"),
         ("embeddings", "model"),
         ("embeddings", "input"),
         ("rerank", "model"),

@@ -92,6 +92,26 @@ def test_speech(http):
     assert sound.loudness(samples) > 0.02
 
 
+@pytest.mark.usefixtures("hearing")
+def test_transcription(http):
+    said = "Hello, this is a sample recording."
+    wish = {"model": "Qwen3-TTS", "input": said, "voice": "alloy", "response_format": "mp3"}
+    recording = http.post("/openai/v1/audio/speech", json=wish).content
+    response = http.post(
+        "/openai/v1/audio/transcriptions",
+        data={"model": "whisper-large-v3", "response_format": "verbose_json"},
+        files={"file": ("recording.mp3", recording)},
+    )
+    assert response.status_code == 200
+    body = response.json()
+    shown = ("task", "language", "duration", "text", "segments")
+    assert set(body) == {*shown, "usage"}
+    assert (body["task"], body["language"]) == ("transcribe", "en")
+    assert abs(body["duration"] - sound.seconds(recording, "mp3")) < 0.1
+    assert re.findall(r"\w+", body["text"].lower()) == re.findall(r"\w+", said.lower())
+    assert {"start", "end", "text"} <= set(body["segments"][0])
+
+
 def test_voice_models(http):
     body = http.get("/api/voice/models").json()
     assert set(body) == {"models"}

@@ -20,6 +20,7 @@ from tests.live_api.envelope import (
     SCORE,
     SPEECH,
     TEXT,
+    TRANSCRIPTIONS,
     bearer,
     chat_body,
     embeddings_body,
@@ -201,6 +202,7 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         (TEXT, "post", http.post(TEXT, json=text_body(n=2, logprobs=2))),
         (TEXT, "post", http.post(TEXT, json={})),
         (SPEECH, "post", http.post(SPEECH, json=speech_body(voice="nobody"))),
+        (TRANSCRIPTIONS, "post", http.post(TRANSCRIPTIONS, json={})),
         ("/api/voice/models", "get", http.get("/api/voice/models")),
         *reading_answers(http),
         ("/api/model-status", "get", http.get("/api/model-status")),
@@ -245,6 +247,23 @@ def test_an_answer_that_is_sound_is_declared_as_such(http, schema):
         answer = http.post(SPEECH, json=speech_body(response_format=name))
         assert answer.headers["content-type"] in declared
     assert "text/event-stream" in declared
+
+
+@pytest.mark.usefixtures("hearing")
+def test_a_transcript_is_what_the_schema_says(http, schema):
+    schema = {**schema, "components": strict(schema["components"])}
+    expected = resolved(schema, TRANSCRIPTIONS, "post", 200)
+    spoken = http.post(SPEECH, json=speech_body(input="Good morning, Anna.")).content
+    for wish in (
+        {"response_format": "json"},
+        {"response_format": "verbose_json", "timestamp_granularities[]": ["word", "segment"]},
+    ):
+        data = {"model": "whisper-large-v3", **wish}
+        answer = http.post(TRANSCRIPTIONS, data=data, files={"file": spoken})
+        jsonschema.validate(answer.json(), expected)
+        assert set(answer.json()) <= properties(schema, expected)
+    declared = schema["paths"][TRANSCRIPTIONS]["post"]["responses"]["200"]["content"]
+    assert {"application/json", "text/plain", "text/vtt", "text/event-stream"} == set(declared)
 
 
 def reading_answers(http) -> list[tuple[str, str, Any]]:

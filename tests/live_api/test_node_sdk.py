@@ -43,6 +43,12 @@ def test_speech(node, name):
     node("speech.mjs", name)
 
 
+@pytest.mark.usefixtures("hearing")
+@pytest.mark.parametrize("name", node_tools.scenarios("transcription.mjs"))
+def test_transcription(node, name):
+    node("transcription.mjs", name)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", node_tools.scenarios("demo.mjs"))
 def test_demo_model(node, demo, name):
