@@ -21,7 +21,7 @@ from inference.work import Work
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 16
+MAX_IMAGES = 17  # sixteen and a mask
 THREADS = 16
 
 
@@ -92,7 +92,7 @@ class ImageDesk:
 
 
 def has_images(contract: dict[str, Any]) -> bool:
-    """Whether any message holds an image."""
+    """Whether any message, or the request itself, holds an image."""
     return bool(_image_parts(contract))
 
 
@@ -105,7 +105,7 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
     parts = _image_parts(contract)
     if len(parts) > MAX_IMAGES:
         message = f"A request may hold at most {MAX_IMAGES} images"
-        raise InvalidInput(message, param="messages")
+        raise InvalidInput(message, param=parts[0][0].partition("[")[0])
     until = time.monotonic() + MAX_SECONDS
     left = MAX_BYTES
     loaded: dict[int, dict[str, Any]] = {}
@@ -116,13 +116,19 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
             raise InvalidInput(error.message, code=error.code, param=place) from error
         left -= len(content)
         loaded[id(part)] = {"type": "image", "data": content}
-    messages = [
-        {**message, "content": [loaded.get(id(part), part) for part in message["content"]]}
-        if isinstance(message.get("content"), list)
-        else message
-        for message in contract["messages"]
-    ]
-    return {**contract, "messages": messages}
+    found = dict(contract)
+    if "messages" in contract:
+        found["messages"] = [
+            {**message, "content": [loaded.get(id(part), part) for part in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in contract["messages"]
+        ]
+    if isinstance(contract.get("image"), list):
+        found["image"] = [loaded.get(id(part), part) for part in contract["image"]]
+    if "mask" in contract:
+        found["mask"] = loaded.get(id(contract["mask"]), contract["mask"])
+    return found
 
 
 def _addresses(request: dict[str, Any]) -> list[str]:
@@ -134,12 +140,26 @@ def _addresses(request: dict[str, Any]) -> list[str]:
             if isinstance(part, dict) and part.get("type") != "text":
                 address = part.get("url") or part.get("image_url")
                 found.append(str(address.get("url") if isinstance(address, dict) else address))
-    return found
+    return found + [
+        str(part.get("url") if isinstance(part, dict) else part) for part in _own_parts(request)
+    ]
+
+
+def _own_parts(request: dict[str, Any]) -> list[Any]:
+    """The images to be edited and their mask: parts, or addresses in the surface's form."""
+    images, mask = request.get("image"), request.get("mask")
+    return [*(images if isinstance(images, list | tuple) else ()), *([mask] if mask else ())]
 
 
 def _image_parts(contract: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Each image part with its place, as `messages[0].content[1]`."""
     found = []
+    images, mask = contract.get("image"), contract.get("mask")
+    for index, part in enumerate(images if isinstance(images, list) else ()):
+        if isinstance(part, dict):
+            found.append(("image" if len(images) == 1 else f"image[{index}]", part))
+    if isinstance(mask, dict):
+        found.append(("mask", mask))
     for index, message in enumerate(contract.get("messages") or ()):
         content = message.get("content")
         for number, part in enumerate(content if isinstance(content, list) else ()):

@@ -108,6 +108,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
+def read(address_or_name: str) -> bytes:
+    """The content of a file of ours, by its address or its name. Raises OSError."""
+    name = address_or_name.removeprefix(PREFIX).partition("?")[0]
+    with storage().open(f"{FOLDER}/{name}", "rb") as file:
+        return file.read()
+
+
 def exists(name: str) -> bool:
     """Whether a file of that name is there."""
     return storage().exists(f"{FOLDER}/{name}")

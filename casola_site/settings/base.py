@@ -47,7 +47,7 @@ RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the clus
 RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
-RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat", "embeddings", "rerank", "speech"])
+RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat", "embeddings", "images", "rerank", "speech"])
 SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 BUDGET_CHANGED = "usage.budgets.follow_budget"
 BUDGET_STATES = "usage.budgets.token_states"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import uuid
@@ -15,12 +16,13 @@ from typing import Any
 
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
+from django.core.handlers.asgi import ASGIRequest
 
 from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
-from casola_site.core.network import client_address
+from casola_site.core.network import base_url, client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
 from inference.hub import Bytes, Finished, Sized, Started, hub
@@ -139,6 +141,7 @@ class InteractiveConsumer(AsyncConsumer):
             data = json_object(b"".join(self.body), content_type)
         self.body = []
         self.call = call = await self.view.prepare(hub(), identity, data)
+        call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
         content_type = self.view.content_type(call)
         if content_type is not None:
             await self._bytes(call, content_type)

@@ -52,6 +52,8 @@ class Call:
     started: Started | None = None
     finished: Finished | None = None
     sized: Sized | None = None
+    base: str = ""
+    """What absolute addresses of ours begin with for this caller."""
 
     def headers(self) -> dict[str, str]:
         """What every inference answer carries."""

@@ -13,7 +13,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from inference.contracts import chat, completion, embeddings, reading, rerank, score, speech
+from inference.contracts import (
+    chat,
+    completion,
+    embeddings,
+    images,
+    reading,
+    rerank,
+    score,
+    speech,
+)
 
 UNKNOWN_CONTEXT = 1 << 17  # where nobody could say how long the model's is
 REQUEST_TOKENS = 512  # what a template may write once: dates, a system prompt of its own
@@ -127,6 +136,17 @@ def _speech_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _image_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+    return {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "images": request.get("count", 1),
+        "pixels": images.most_pixels(request),
+        "compute_ms": limits.compute_ms,
+    }
+
+
 def _reading_units(task: str) -> Callable[[dict[str, Any], Limits], dict[str, int]]:
     """Of a Task that only reads: an encoder makes no tokens."""
 
@@ -149,5 +169,7 @@ BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     rerank.TASK: _reading_units(rerank.TASK),
     score.TASK: _reading_units(score.TASK),
     speech.TASK: _speech_units,
+    images.GENERATION: _image_units,
+    images.EDIT: _image_units,
     ECHO_TASK: _echo_units,
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from inference.contracts import chat, completion, embeddings, rerank, score, speech
+from inference.contracts import chat, completion, embeddings, images, rerank, score, speech
 from inference.contracts.answers import Choices
 
 
@@ -43,7 +43,7 @@ class MediaSurface(Protocol):
         """The contract from a checked body; it has `as_dict`."""
 
     @staticmethod
-    def result_body(media: list[dict[str, Any]]) -> dict[str, Any]:
+    def result_body(media: list[dict[str, Any]], *, created: int) -> dict[str, Any]:
         """A Job's result; `media` tells for each file its url, its content_type and more."""
 
 
@@ -80,4 +80,10 @@ WHOLE_TASKS: dict[str, WholeSurface] = {
     rerank.TASK: rerank,
     score.TASK: score,
 }
-MEDIA_TASKS: dict[str, MediaSurface] = {speech.TASK: speech}
+MEDIA_TASKS: dict[str, MediaSurface] = {
+    speech.TASK: speech,
+    images.GENERATION: images,
+    images.EDIT: images,
+}
+# Media Tasks whose files are stored also for those who wait: the answer tells their addresses.
+STORED_TASKS = frozenset({images.GENERATION, images.EDIT})
