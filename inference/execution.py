@@ -191,7 +191,7 @@ class RunnerHost:
         self.running += 1
         work.submitted = time.monotonic()
         has_images = self.images.holds(work)
-        if work.size() <= SMALL_REQUEST and not has_images and not work.takes_preparing():
+        if not has_images and work.size() <= SMALL_REQUEST and not work.takes_preparing():
             self._prepare(work)
             return
         # Tokenising or compiling here would hold up every stream of this Runner.

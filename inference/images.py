@@ -47,7 +47,7 @@ class ImageDesk:
 
     def holds(self, work: Work) -> bool:
         """Whether there are images to be loaded for this request."""
-        return self._takes_images and bool(_addresses(work.request))
+        return self._takes_images and bool(_addresses(work.request) or _own_parts(work.request))
 
     def must_fetch(self, work: Work) -> bool:
         """Whether any of them is elsewhere and not here yet."""
@@ -140,9 +140,13 @@ def _addresses(request: dict[str, Any]) -> list[str]:
             if isinstance(part, dict) and part.get("type") != "text":
                 address = part.get("url") or part.get("image_url")
                 found.append(str(address.get("url") if isinstance(address, dict) else address))
-    return found + [
-        str(part.get("url") if isinstance(part, dict) else part) for part in _own_parts(request)
-    ]
+    own = [part for part in _own_parts(request) if not _is_here(part)]
+    return found + [str(part.get("url") if isinstance(part, dict) else part) for part in own]
+
+
+def _is_here(part: Any) -> bool:
+    """Whether its bytes came with the request."""
+    return isinstance(part, dict) and "data" in part
 
 
 def _own_parts(request: dict[str, Any]) -> list[Any]:
@@ -156,9 +160,9 @@ def _image_parts(contract: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     found = []
     images, mask = contract.get("image"), contract.get("mask")
     for index, part in enumerate(images if isinstance(images, list) else ()):
-        if isinstance(part, dict):
+        if isinstance(part, dict) and not _is_here(part):
             found.append(("image" if len(images) == 1 else f"image[{index}]", part))
-    if isinstance(mask, dict):
+    if isinstance(mask, dict) and not _is_here(mask):
         found.append(("mask", mask))
     for index, message in enumerate(contract.get("messages") or ()):
         content = message.get("content")

@@ -11,8 +11,9 @@ import contextlib
 import io
 import json
 import logging
+import tempfile
 import uuid
-from typing import Any
+from typing import IO, Any
 
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
@@ -22,6 +23,7 @@ from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
+from casola_site.core.multipart import IN_MEMORY, Form, is_form, read_form
 from casola_site.core.network import base_url, client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
@@ -62,6 +64,8 @@ class InteractiveConsumer(AsyncConsumer):
     def __init__(self, view: type[Interactive]) -> None:
         self.view = view
         self.body: list[bytes] = []
+        self.file: IO[bytes] | None = None
+        self.form: Form | None = None
         self.size = 0
         self.task: asyncio.Task[None] | None = None
         self.decision: Decision | None = None
@@ -98,9 +102,17 @@ class InteractiveConsumer(AsyncConsumer):
         part = message.get("body", b"")
         self.size += len(part)
         if self.size <= self.view.body_cap:
-            self.body.append(part)
+            self._keep(part)
         if not message.get("more_body"):
             self.task = asyncio.create_task(self._handle())
+
+    def _keep(self, part: bytes) -> None:
+        if not self.view.takes_forms:
+            self.body.append(part)
+            return
+        if self.file is None:
+            self.file = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - `_handle` closes it
+        self.file.write(part)
 
     async def http_disconnect(self, message: dict[str, Any]) -> None:
         """The caller left, or everything is sent."""
@@ -128,6 +140,10 @@ class InteractiveConsumer(AsyncConsumer):
             raise
         except Exception as error:  # noqa: BLE001 - the edge: everything becomes the envelope
             await self._fail(as_api_error(error))
+        finally:
+            for file in (self.form, self.file):
+                if file is not None:
+                    file.close()
 
     async def _answer(self) -> None:
         headers = joined(self.scope["headers"])
@@ -135,13 +151,10 @@ class InteractiveConsumer(AsyncConsumer):
         check_scope(identity, self.view, self.scope["method"])
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
-        data: dict[str, Any] = {}
-        if self.size:  # no body is an empty object, as in DRF
-            content_type = headers.get(b"content-type", b"").decode("latin-1")
-            data = json_object(b"".join(self.body), content_type)
-        self.body = []
+        data = await self._data(headers.get(b"content-type", b"").decode("latin-1"))
         self.call = call = await self.view.prepare(hub(), identity, data)
-        call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
+        if self.view.tells_addresses:
+            call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
         content_type = self.view.content_type(call)
         if content_type is not None:
             await self._bytes(call, content_type)
@@ -149,6 +162,20 @@ class InteractiveConsumer(AsyncConsumer):
             await self._stream(call)
         else:
             await self._whole(call)
+
+    async def _data(self, content_type: str) -> dict[str, Any]:
+        """The body as an object; none is an empty one, as in DRF."""
+        if not self.size:
+            return {}
+        body, self.body = b"".join(self.body), []
+        if self.file is None:
+            return json_object(body, content_type)
+        self.file.seek(0)
+        if not is_form(content_type):
+            return json_object(self.file.read(), content_type)
+        reading = asyncio.to_thread(read_form, self.file, size=self.size, content_type=content_type)
+        self.form = await reading
+        return self.form.values(lists=self.view.form_lists)
 
     async def _admit(self, headers: dict[bytes, bytes]) -> Identity:
         """Authenticate and count. Raises AuthenticationFailed or RateLimited."""

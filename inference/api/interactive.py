@@ -86,6 +86,13 @@ class Interactive:
     required_scopes: ClassVar[dict[str, Scope]]
     request_serializer_class: ClassVar[type[BaseSerializer]]
     body_cap: ClassVar[int]
+    takes_forms: ClassVar[bool] = False
+    """Whether a body may be multipart/form-data; its files are `Upload`s in `check`'s data, open
+    until the answer is sent."""
+    tells_addresses: ClassVar[bool] = False
+    """Whether its answers hold addresses of ours."""
+    form_lists: ClassVar[frozenset[str]] = frozenset()
+    """Names of a form that may come several times."""
 
     @classmethod
     @functools.cache

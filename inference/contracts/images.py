@@ -78,7 +78,7 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 def from_body(body: dict[str, Any]) -> ImageInput:
     """The contract from a request body that the API's serializer has already checked."""
-    sources = [{"type": "image", "url": address} for address in body.get("image") or ()]
+    sources = [_part(one) for one in body.get("image") or ()]
     size = size_of(body.get("size"))
     if size is None and not sources:
         size = USUAL_SIDE, USUAL_SIDE
@@ -97,8 +97,13 @@ def from_body(body: dict[str, Any]) -> ImageInput:
         negative_prompt=body.get("negative_prompt") or "",
         strength=body.get("strength"),
         image=tuple(sources),
-        mask=None if mask is None else {"type": "image", "url": mask},
+        mask=None if mask is None else _part(mask),
     )
+
+
+def _part(source: str | bytes) -> Part:
+    """Of an address, or of a file that came with the request."""
+    return {"type": "image", "data" if isinstance(source, bytes) else "url": source}
 
 
 def most_pixels(request: dict[str, Any]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -130,9 +130,14 @@ class Float32Muon(torch.optim.Optimizer):
 class Course:
     """The optimizers and the learning rate over one run: up, level, and down to nothing."""
 
-    def __init__(self, model: PreTrainedModel, plan: Plan) -> None:
-        """Muon drives the hidden matrices, AdamW the rest."""
-        hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and "encoder" in name]
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        plan: Plan,
+        is_hidden: Callable[[str], bool] = lambda name: "encoder" in name,
+    ) -> None:
+        """Muon drives the hidden matrices, which `is_hidden` knows by name, AdamW the rest."""
+        hidden = [p for name, p in model.named_parameters() if p.ndim == 2 and is_hidden(name)]
         known = {id(p) for p in hidden}
         rest = [p for p in model.parameters() if id(p) not in known]
         self._model = model

@@ -22,6 +22,7 @@ from usage.throttling import StaleIdentity
 
 SECRET = keys.new_secret()
 BODY = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}
+JSON_BODY = json.dumps(BODY).encode()
 SCOPE = {
     "type": "http",
     "method": "POST",
@@ -78,12 +79,16 @@ class Sound(SpeechViewSet):
 class Client:
     """Sends one request and keeps what comes back."""
 
-    def __init__(self, view):
+    def __init__(self, view, body=JSON_BODY, content_type=b"application/json"):
         self.sent: list[dict] = []
         self.consumer = InteractiveConsumer(view)
         self.inbox = asyncio.Queue()
-        self.inbox.put_nowait({"type": "http.request", "body": json.dumps(BODY).encode()})
-        self.app = asyncio.create_task(self.consumer(SCOPE, self.inbox.get, self.send))
+        for at in range(0, len(body), 65_536):
+            part, more = body[at : at + 65_536], at + 65_536 < len(body)
+            self.inbox.put_nowait({"type": "http.request", "body": part, "more_body": more})
+        headers = [SCOPE["headers"][0], (b"content-type", content_type)]
+        scope = {**SCOPE, "headers": headers}
+        self.app = asyncio.create_task(self.consumer(scope, self.inbox.get, self.send))
 
     async def send(self, message):
         self.sent.append(message)
@@ -260,3 +265,58 @@ def test_bytes_that_break_off_have_no_end_and_no_text(first):
 def test_drained_bytes_break_off():
     _, _, content, is_complete, is_over = sound(Bytes(b"half"), None)
     assert (content, is_complete, is_over) == (b"half", False, True)
+
+
+class Reader(View):
+    """Tells how large the file of a form is."""
+
+    takes_forms = True
+    body_cap = 1_000_000
+    given: list = []
+
+    @classmethod
+    async def prepare(cls, hub, identity, data):
+        cls.given.append(data)
+        return await super().prepare(hub, identity, {"stream": False})
+
+    @classmethod
+    async def pieces(cls, hub, call):
+        content = cls.given[-1]["file"].content.read()
+        yield Finished("stop", {}, [], 0, 0, {"size": len(content)})
+
+    @classmethod
+    async def render(cls, call, finished):
+        return json.dumps(finished.result).encode()
+
+
+def form(size: int) -> bytes:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
+    return head + b"a" * size + b"\r\n--x--\r\n"
+
+
+@pytest.mark.usefixtures("admissions")
+@pytest.mark.parametrize(("size", "status"), [(600_000, 200), (1_100_000, 413)])
+def test_a_form_is_read_up_to_the_cap_and_its_files_go_with_the_request(size, status):
+    async def scenario():
+        client = Client(Reader, form(size), b"multipart/form-data; boundary=x")
+        await client.until(lambda: client.is_complete)
+        client.app.cancel()
+        return client
+
+    client = run(scenario)
+    assert client.sent[0]["status"] == status
+    if status == 200:
+        assert json.loads(client.text) == {"size": size}
+        assert Reader.given[-1]["file"].content.closed
+    assert client.consumer.file is None or client.consumer.file.closed
+
+
+@pytest.mark.usefixtures("admissions")
+def test_a_form_is_no_json(view):
+    async def scenario():
+        client = Client(view, form(10), b"multipart/form-data; boundary=x")
+        await client.until(lambda: client.is_complete)
+        client.app.cancel()
+        return client.sent[0]["status"]
+
+    assert run(scenario) == 415

@@ -364,13 +364,13 @@ def test_a_helper_that_dies_is_replaced():
     checked = guard()
     try:
         assert checked.fault(json_source({}, "").text) is None
-        process = checked._all[0]._process
+        process = checked._pool._all[0]._process
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         assert checked.fault(json_source({"type": "null"}, "").text) is None
     finally:
         checked.close()
-    assert all(helper._process is None for helper in checked._all)
+    assert all(helper._process is None for helper in checked._pool._all)
 
 
 def test_what_many_ask_for_at_once_is_tried_once():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -22,6 +23,7 @@ from casola_site.core.fields import (
     StrictIntegerField,
     StrictSerializer,
 )
+from casola_site.core.multipart import FORM_PARSERS, Upload
 from casola_site.core.network import base_url
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
@@ -43,6 +45,18 @@ ADDRESS = {
         },
     ]
 }
+FORM_TYPES = frozenset(
+    {
+        "n",
+        "output_compression",
+        "seed",
+        "num_inference_steps",
+        "guidance_scale",
+        "strength",
+        "stream",
+        "partial_images",
+    }
+)
 LIST = {"type": "array", "items": ADDRESS, "minItems": 1, "maxItems": images.MOST_SOURCES}
 
 
@@ -101,15 +115,15 @@ class SourcesField(serializers.Field):
 
     default_error_messages = {"required": "is required", "null": "is required"}
 
-    def to_internal_value(self, data: Any) -> list[str]:
-        """Their addresses."""
+    def to_internal_value(self, data: Any) -> list[str | bytes]:
+        """Their addresses or contents."""
         if not isinstance(data, list):
-            return [_address(data)]
+            return [_source(data)]
         if not data:
             raise bad("must not be empty")
         if len(data) > images.MOST_SOURCES:
             raise bad(f"must hold at most {images.MOST_SOURCES} images")
-        return [_address(one, index) for index, one in enumerate(data)]
+        return [_source(one, index) for index, one in enumerate(data)]
 
     def to_representation(self, value: Any) -> Any:
         """As it is."""
@@ -120,16 +134,18 @@ class SourcesField(serializers.Field):
 class MaskField(serializers.Field):
     """One picture."""
 
-    def to_internal_value(self, data: Any) -> str:
-        """Its address."""
-        return _address(data)
+    def to_internal_value(self, data: Any) -> str | bytes:
+        """Its address or content."""
+        return _source(data)
 
     def to_representation(self, value: Any) -> Any:
         """As it is."""
         return value
 
 
-def _address(data: Any, *path: int) -> str:
+def _source(data: Any, *path: int) -> str | bytes:
+    if isinstance(data, Upload):
+        return data.content.read()
     if isinstance(data, dict):
         address = data.get("image_url", data.get("url"))
         if address is None:
@@ -152,10 +168,31 @@ class EditRequest(ImageRequest):
     )
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """`images`, as OpenAI's JSON calls it, means the same as `image`."""
+        """`images`, as OpenAI's JSON calls it, means the same as `image`; forms know texts only."""
         if isinstance(data, dict) and data.get("image") is None and data.get("images"):
             data = {**data, "image": data["images"]}
+        if isinstance(data, dict) and _has_files(data):
+            data = {name: _typed(name, value) for name, value in data.items()}
         return super().to_internal_value(data)
+
+
+def _has_files(data: dict[str, Any]) -> bool:
+    sources = data.get("image")
+    sources = sources if isinstance(sources, list) else [sources]
+    return any(isinstance(one, Upload) for one in (*sources, data.get("mask")))
+
+
+def _typed(name: str, value: Any) -> Any:
+    """A form's text as the number or the truth it means; what means none is left to be refused."""
+    if not isinstance(value, str) or name not in FORM_TYPES:
+        return value
+    if value == "":
+        return None
+    try:
+        found = json.loads(value)
+    except ValueError:
+        return value
+    return found if isinstance(found, int | float) else value
 
 
 class PictureSerializer(serializers.Serializer):
@@ -211,7 +248,8 @@ class ImagesViewSet(Interactive, ApiViewSet):
     error_format: ClassVar[Surface] = "openai"
     required_scopes = {"POST": Scope.USER_WRITE}
     rate_classes = {"POST": RateClass.JOB_SUBMISSION}
-    body_cap = 32 * 1024 * 1024
+    body_cap = 28 * 1024 * 1024  # with what goes around it, less than Redis hands on at once
+    tells_addresses = True
     events: ClassVar[str]
 
     @classmethod
@@ -301,13 +339,16 @@ class EditViewSet(ImagesViewSet):
 
     task = images.EDIT
     request_serializer_class = EditRequest
+    parser_classes = FORM_PARSERS
+    takes_forms = True
+    form_lists = frozenset({"image", "images"})
     events = "image_edit"
 
     @extend_schema(
         operation_id="create_image_edit",
         summary="Image editing and inpainting",
         tags=["OpenAI"],
-        request=EditRequest,
+        request={"application/json": EditRequest, "multipart/form-data": EditRequest},
         responses={
             200: OpenApiResponse(ImagesSerializer, "With stream: server-sent events"),
             **FAILURES,

@@ -1,0 +1,162 @@
+"""Bodies of multipart/form-data: bounded in parts and bytes, files kept on disk.
+
+Django's parser does the reading; what it makes of a form is turned into plain values here, so that
+a view's serializer sees the same names as in a JSON body. Blocking: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
+from django.core.files.uploadhandler import FileUploadHandler
+from django.http.multipartparser import MultiPartParser, MultiPartParserError
+from rest_framework.parsers import BaseParser
+
+from casola_site.core.errors import InvalidRequest, PayloadTooLarge
+from casola_site.core.parsers import StrictJSONParser
+
+MAX_FIELDS = 200
+MAX_FILES = 20
+MAX_FIELD_BYTES = 1024 * 1024
+IN_MEMORY = 256 * 1024
+PIECE = 64 * 1024
+
+
+class InvalidForm(InvalidRequest):
+    """400: the body is no form that can be read."""
+
+    code = "invalid_request"
+    message = "The body is not valid multipart/form-data"
+
+
+@dataclass(slots=True)
+class Upload:
+    """One file of a form, open at its start; what the sender says of it is not to be believed."""
+
+    content: IO[bytes]
+    size: int
+    filename: str
+    content_type: str
+
+
+@dataclass(slots=True)
+class Form:
+    """Fields and files by name, in the order they came. Closing it removes the files."""
+
+    fields: dict[str, list[str]] = field(default_factory=dict)
+    files: dict[str, list[Upload]] = field(default_factory=dict)
+
+    def values(self, *, lists: frozenset[str] = frozenset()) -> dict[str, Any]:
+        """What a serializer takes: the last text or file of each name, all of a name in `lists`.
+
+        `name[]` and `name[0]` are other ways to write one of several.
+        """
+        found: dict[str, Any] = {}
+        everything: list[tuple[str, list[Any]]] = [*self.fields.items(), *self.files.items()]
+        for name, values in everything:
+            bare = name.partition("[")[0] if name.endswith("]") else name
+            if bare in lists:
+                found.setdefault(bare, []).extend(values)
+            else:
+                found[bare] = values[-1]
+        return found
+
+    def close(self) -> None:
+        """Nobody needs the files any more."""
+        for uploads in self.files.values():
+            for upload in uploads:
+                upload.content.close()
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a Content-Type says multipart/form-data."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
+
+
+def read_form(body: IO[bytes], *, size: int, content_type: str) -> Form:
+    """The form in `body`, which stands at its start. Raises InvalidForm or PayloadTooLarge."""
+    keeper = _Keeper()
+    meta = {"CONTENT_TYPE": content_type, "CONTENT_LENGTH": size}
+    try:
+        fields, _ = MultiPartParser(meta, body, [keeper], "utf-8").parse()
+        found = {name: list(values) for name, values in fields.lists()}
+        _check_fields(found)
+    except BaseException as error:
+        keeper.form.close()
+        if isinstance(error, RequestDataTooBig):
+            raise PayloadTooLarge from error
+        if isinstance(error, SuspiciousOperation):
+            raise InvalidForm("The form has too many parts") from error
+        if isinstance(error, MultiPartParserError | ValueError):
+            raise InvalidForm from error
+        raise
+    keeper.form.fields = found
+    return keeper.form
+
+
+def _check_fields(fields: dict[str, list[str]]) -> None:
+    texts = [text for name, values in fields.items() for text in (name, *values)]
+    if sum(map(len, fields.values())) > MAX_FIELDS:
+        raise InvalidForm("The form has too many parts")
+    if sum(map(len, texts)) > MAX_FIELD_BYTES:
+        raise PayloadTooLarge
+    if any("\x00" in text for text in texts):
+        raise InvalidForm("Text in the body must not hold NUL characters")
+
+
+class _Keeper(FileUploadHandler):
+    """Puts the files of one form into temporary files."""
+
+    chunk_size = PIECE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.form = Form()
+        self._count = 0
+        self._upload: Upload | None = None
+
+    def new_file(self, *args: Any, **kwargs: Any) -> None:
+        """A file begins."""
+        super().new_file(*args, **kwargs)
+        self._count += 1
+        if self._count > MAX_FILES:
+            raise InvalidForm("The form has too many files")
+        content = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the Form closes it
+        upload = Upload(content, 0, self.file_name or "", self.content_type or "")
+        self.form.files.setdefault(self.field_name, []).append(upload)
+        self._upload = upload
+
+    def receive_data_chunk(self, raw_data: bytes, start: int) -> None:
+        """The next bytes of it."""
+        del start
+        assert self._upload is not None  # noqa: S101 - new_file came before
+        self._upload.content.write(raw_data)
+        self._upload.size += len(raw_data)
+
+    def file_complete(self, file_size: int) -> None:
+        """It is whole; the parser need not know it."""
+        del file_size
+        assert self._upload is not None  # noqa: S101 - new_file came before
+        self._upload.content.seek(0)
+
+
+class FormParser(BaseParser):
+    """DRF's door to `read_form`; the view's `form_lists` names what may come several times."""
+
+    media_type = "multipart/form-data"
+
+    def parse(
+        self, stream: Any, media_type: str | None = None, parser_context: Any = None
+    ) -> dict[str, Any]:
+        """Read the whole body. The files close with the request's memory."""
+        context = parser_context or {}
+        lists = getattr(context.get("view"), "form_lists", frozenset())
+        size = int(context["request"].META.get("CONTENT_LENGTH") or 0)
+        form = read_form(stream, size=size, content_type=media_type or "")
+        return form.values(lists=lists)
+
+
+FORM_PARSERS = (FormParser, StrictJSONParser)
