@@ -8,6 +8,8 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+IMAGES = "/openai/v1/images/generations"
+EDITS = "/openai/v1/images/edits"
 EMBEDDINGS = "/openai/v1/embeddings"
 RERANK = "/openai/v1/rerank"
 SCORE = "/openai/v1/score"
@@ -85,6 +87,11 @@ def text_body(prompt: Any = "hi", **fields: Any) -> dict[str, Any]:
 def speech_body(**fields: Any) -> dict[str, Any]:
     """A request to the voice without weights."""
     return {"model": "Qwen3-TTS", "input": "Hi.", "voice": "alloy", **fields}
+
+
+def image_body(**fields: Any) -> dict[str, Any]:
+    """A request to the demo model of pictures."""
+    return {"model": "flux", "prompt": "a red circle on blue", "size": "64x64", **fields}
 
 
 def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:

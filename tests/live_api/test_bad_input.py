@@ -14,7 +14,9 @@ import pytest
 from tests.live_api import bad_input
 from tests.live_api.envelope import (
     CHAT,
+    EDITS,
     EMBEDDINGS,
+    IMAGES,
     RERANK,
     SCORE,
     SPEECH,
@@ -23,6 +25,7 @@ from tests.live_api.envelope import (
     bearer,
     chat_body,
     embeddings_body,
+    image_body,
     job_body,
     rerank_body,
     score_body,
@@ -34,6 +37,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "chat": chat_body(),
     "text": text_body(),
     "speech": speech_body(),
+    "images": image_body(),
+    "edits": image_body(image="data:,"),
     "embeddings": embeddings_body(),
     "rerank": rerank_body(),
     "score": score_body(),
@@ -42,6 +47,21 @@ GOOD: dict[str, dict[str, Any]] = {
     "tokens": {"name": "x", "scopes": ["user:read"]},
     "invites": {"role": "viewer"},
 }
+IMAGE_FIELDS = [
+    "model",
+    "prompt",
+    "n",
+    "size",
+    "response_format",
+    "output_format",
+    "output_compression",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "stream",
+    "partial_images",
+]
 FIELDS: dict[str, list[str]] = {
     "chat": [
         "model",
@@ -102,6 +122,8 @@ FIELDS: dict[str, list[str]] = {
         "instructions",
         "stream_format",
     ],
+    "images": IMAGE_FIELDS,
+    "edits": [*IMAGE_FIELDS, "image", "mask", "strength"],
     "embeddings": [
         "model",
         "input",
@@ -146,6 +168,8 @@ PATHS = {
     "rerank": RERANK,
     "score": SCORE,
     "speech": SPEECH,
+    "images": IMAGES,
+    "edits": EDITS,
 }
 
 
@@ -264,6 +288,10 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("speech", "model"),
         ("speech", "input"),
         ("speech", "voice"),
+        ("images", "model"),
+        ("images", "prompt"),
+        ("edits", "prompt"),
+        ("edits", "image"),
         ("embeddings", "model"),
         ("embeddings", "input"),
         ("rerank", "model"),
