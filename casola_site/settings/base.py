@@ -260,7 +260,10 @@ SPECTACULAR_SETTINGS = {
         {"name": "Users", "description": "The caller."},
     ],
     "SCHEMA_PATH_PREFIX": "/(api|openai/v1|fal)",
-    "ENUM_NAME_OVERRIDES": {"JobStatusEnum": "jobs.enums.JobStatus"},
+    "ENUM_NAME_OVERRIDES": {
+        "JobStatusEnum": "jobs.enums.JobStatus",
+        "ImageAnswerEnum": "inference.contracts.images.ANSWERS",
+    },
 }
 
 # Security

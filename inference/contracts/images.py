@@ -22,6 +22,7 @@ FORMATS = ("png", "jpeg", "webp")
 DEFAULT_FORMAT = "png"
 DEFAULT_QUALITY = 95  # of jpeg and webp
 URL, BASE64 = "url", "b64_json"
+ANSWERS = (URL, BASE64)
 
 Part = dict[str, Any]
 

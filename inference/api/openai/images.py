@@ -67,7 +67,7 @@ class ImageRequest(StrictSerializer):
     prompt = StrictCharField(max_length=images.MAX_CHARACTERS)
     n = StrictIntegerField(required=False, min_value=1, max_value=images.MOST_IMAGES)
     size = StrictCharField(required=False, help_text="Such as 1024x1024, or auto")
-    response_format = StrictChoiceField(choices=[images.URL, images.BASE64], required=False)
+    response_format = StrictChoiceField(choices=list(images.ANSWERS), required=False)
     output_format = StrictChoiceField(choices=list(images.FORMATS), required=False)
     output_compression = StrictIntegerField(
         required=False, min_value=1, max_value=100, help_text="The quality of jpeg and webp"
