@@ -8,12 +8,15 @@ holds up nobody but who named it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from casola_site.core import outputs
+from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest
 from casola_site.core.fetch import MAX_BYTES, MAX_SECONDS, fetch
 from inference.runners.base import Failed, InvalidInput
@@ -111,7 +114,7 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
     loaded: dict[int, dict[str, Any]] = {}
     for place, part in parts:
         try:
-            content = fetch(str(part.get("url", "")), max_bytes=left, deadline=until).content
+            content = _content(str(part.get("url", "")), left, until)
         except InvalidRequest as error:
             raise InvalidInput(error.message, code=error.code, param=place) from error
         left -= len(content)
@@ -129,6 +132,17 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
     if "mask" in contract:
         found["mask"] = loaded.get(id(contract["mask"]), contract["mask"])
     return found
+
+
+def _content(url: str, most: int, until: float) -> bytes:
+    """Of an answer's file of ours from storage, anything else from where it lies. Raises as `fetch`."""
+    name = None if url[:5].lower() == "data:" else outputs.named_by(url, now=now())
+    if name is not None:
+        with contextlib.suppress(OSError):
+            content = outputs.read(name)
+            if len(content) <= most:
+                return content
+    return fetch(url, max_bytes=most, deadline=until).content
 
 
 def _addresses(request: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ import shutil
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import parse_qs, urlsplit
 
 from django.core.files import File
 from django.core.files.storage import FileSystemStorage, Storage, default_storage
@@ -161,6 +162,26 @@ def check(name: str, *, expires: str, signature: str, now: datetime) -> int:
     if until < now.timestamp():
         raise PermissionDenied("The address of this file has expired")
     return until
+
+
+def named_by(url: str, *, now: datetime) -> str | None:
+    """The file of ours that this address opens now; None for any other address.
+
+    The signature tells, whatever host stands before it: nobody but us can have made it.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return None
+    if not parts.path.startswith(PREFIX):
+        return None
+    name, query = parts.path.removeprefix(PREFIX), parse_qs(parts.query)
+    (expires, *_), (signature, *_) = query.get("exp", [""]), query.get("sig", [""])
+    try:
+        check(name, expires=expires, signature=signature, now=now)
+    except (NotFound, PermissionDenied):
+        return None
+    return name
 
 
 def absolute(value: Any, base: str) -> Any:

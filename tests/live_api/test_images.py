@@ -221,6 +221,14 @@ def test_an_edit_as_json_takes_addresses(http):
         assert assert_envelope(refused, 400, code="unsafe_url")["param"] == "image"
 
 
+def test_an_answers_file_can_be_changed_in_turn(http):
+    (drawn,) = http.post(IMAGES, json=image_body()).json()["data"]
+    wish = image_body(image=drawn["url"], size=None, strength=0.3)
+    assert http.post(EDITS, json=wish).json()["size"] == "64x64"
+    forged = drawn["url"][:-1] + ("0" if drawn["url"][-1] != "0" else "1")
+    assert_envelope(http.post(EDITS, json={**wish, "image": forged}), 400, code="unsafe_url")
+
+
 @pytest.mark.sqlite
 def test_a_job_tells_how_far_it_is_and_then_where_its_files_are(site, http, bare, ended):
     made = submit(http, n=10, size="1024x1024", num_inference_steps=100, seed=1)
