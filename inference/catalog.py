@@ -61,6 +61,16 @@ DEMO_IMAGES = {
     "options": {"native_side": 64, "only_square": True, "steps": 16, "memory_mb": 400},
     "is_demo": True,
 }
+DEMO_TRANSCRIPTION = {
+    "model_id": "whisper-large-v3",
+    "aliases": ["openai/whisper-large-v3", "whisper-1", "casola-demo-transcription"],
+    "tasks": ["openai/audio-transcription"],
+    "engine": "transcription",
+    "source": "inference/demo/weights/transcription",
+    "dtype": "float32",
+    "slots": 64,
+    "is_demo": True,
+}
 DEMO_ECHO = {
     "model_id": "test/echo",
     "aliases": ["echo"],
@@ -81,6 +91,7 @@ PRICES = {
     },
     "Qwen3-TTS": {"characters": "4.00"},
     "flux": {"images": "3000.00"},
+    "whisper-large-v3": {"audio_ms": "0.03"},
     "BAAI/bge-large-en-v1.5": {"prompt_tokens": "0.01"},
     "BAAI/bge-reranker-v2-m3": {"prompt_tokens": "0.02"},
 }
@@ -88,7 +99,14 @@ PRICES = {
 
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
-    entries = [DEMO_CHAT, DEMO_EMBEDDINGS, DEMO_RERANKER, DEMO_SPEECH, DEMO_IMAGES]
+    entries = [
+        DEMO_CHAT,
+        DEMO_EMBEDDINGS,
+        DEMO_RERANKER,
+        DEMO_SPEECH,
+        DEMO_TRANSCRIPTION,
+        DEMO_IMAGES,
+    ]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)
     for entry in entries:

@@ -23,12 +23,14 @@ from django.utils import timezone
 from inference import frames, parcels
 from inference.claims import Claims
 from inference.committer import Committer
+from inference.contracts.surfaces import SOUND_TASKS
 from inference.delivery import Deliveries
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
 from inference.images import ImageDesk
 from inference.keeper import Keeper
 from inference.models import ModelSpec
 from inference.runners import base
+from inference.sounds import SoundDesk
 from inference.work import OUR_FAULT, Memory, Work
 from jobs.enums import JobStatus
 from jobs.link import Frame, Link
@@ -73,11 +75,7 @@ class RunnerHost:
         self.link = Link("runner")
         self.stopped = asyncio.Event()
         self.preparing = ThreadPoolExecutor(PREPARING, thread_name_prefix="prepare")
-        self.images = ImageDesk(
-            takes_images=self.runner.takes_images,
-            contract_of=Work.contract,
-            on_loaded=self._on_loaded,
-        )
+        self.images = self._desk()
         self.committer = Committer(
             lambda written: self._from_thread(self._on_written, written),
             self.keeper.abort,
@@ -108,6 +106,16 @@ class RunnerHost:
         self.claims.close()
         self.preparing.shutdown(wait=False, cancel_futures=True)
         self.images.close()
+
+    def _desk(self) -> ImageDesk:
+        """What loads the files of requests, of the kind that this Runner takes."""
+        if self.runner.tasks & SOUND_TASKS:
+            return SoundDesk(contract_of=Work.contract, on_loaded=self._on_loaded)
+        return ImageDesk(
+            takes_images=self.runner.takes_images,
+            contract_of=Work.contract,
+            on_loaded=self._on_loaded,
+        )
 
     def _from_thread(self, callback: Callable[[Any], None], argument: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop has ended, nobody wants it any more

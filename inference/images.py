@@ -17,7 +17,7 @@ from typing import Any
 
 from casola_site.core import outputs
 from casola_site.core.clock import now
-from casola_site.core.errors import InvalidRequest
+from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
 from casola_site.core.fetch import MAX_BYTES, MAX_SECONDS, fetch
 from inference.runners.base import Failed, InvalidInput
 from inference.work import Work
@@ -31,6 +31,8 @@ THREADS = 16
 class ImageDesk:
     """Fetches the images of requests; its methods are for the event loop's thread."""
 
+    what = "images"
+
     def __init__(
         self,
         *,
@@ -42,7 +44,7 @@ class ImageDesk:
 
         Without `takes_images` nothing is ever fetched: the Runner refuses such requests unseen.
         """
-        self.threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix="images")
+        self.threads = ThreadPoolExecutor(max_workers=THREADS, thread_name_prefix=self.what)
         self.loading = 0
         self._takes_images = takes_images
         self._contract_of = contract_of
@@ -84,8 +86,8 @@ class ImageDesk:
         except InvalidInput as error:
             return Failed(work.job_id, error.code, str(error), param=error.param)
         except Exception:  # one request's images must not end the others
-            logger.exception("images could not be loaded")
-            return Failed(work.job_id, "worker_error", "The images could not be loaded")
+            logger.exception("%s could not be loaded", self.what)
+            return Failed(work.job_id, "worker_error", f"The {self.what} could not be loaded")
         return None
 
     def _loaded(self, work: Work, done: asyncio.Future[Failed | None]) -> None:
@@ -136,10 +138,11 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
 
 def _content(url: str, most: int, until: float) -> bytes:
     """Of an answer's file of ours from storage, anything else from where it lies. Raises as `fetch`."""
-    name = None if url[:5].lower() == "data:" else outputs.named_by(url, now=now())
-    if name is not None:
-        with contextlib.suppress(OSError):
-            content = outputs.read(name)
+    with contextlib.suppress(ValueError, OSError, NotFound, PermissionDenied):
+        name = None if url[:5].lower() == "data:" else outputs.own_name(url, now=now())
+        if name is not None:
+            with outputs.read(name) as file:
+                content = file.read(most + 1)
             if len(content) <= most:
                 return content
     return fetch(url, max_bytes=most, deadline=until).content

@@ -19,30 +19,33 @@ SMALL = 128 * 1024
 SECONDS = 30
 PIECE = 4 * 1024 * 1024
 KEY = "parcel"
+LARGE = ("vectors", "transcript")
+"""What of a result may be so large; of each one at most."""
 
 
 def must_be_sent(result: dict[str, Any]) -> bool:
     """Whether this result is too large for a frame."""
-    return len(result.get("vectors") or b"") > SMALL
+    return any(len(result.get(part) or b"") > SMALL for part in LARGE)
 
 
 async def send(result: dict[str, Any]) -> dict[str, Any]:
     """Lay it down; what the frame carries instead. Raises RedisError."""
-    name, data = f"casola.parcel.{uuid.uuid4().hex}", result["vectors"]
+    part = next(part for part in LARGE if part in result)
+    name, data = f"casola.parcel.{uuid.uuid4().hex}", result[part]
     redis = async_client()
     count = 0
     for at in range(0, len(data), PIECE):
         await redis.set(f"{name}.{count}", data[at : at + PIECE], ex=SECONDS)
         count += 1
-    rest = {key: value for key, value in result.items() if key != "vectors"}
-    return {**rest, KEY: [name, count]}
+    rest = {key: value for key, value in result.items() if key != part}
+    return {**rest, KEY: [name, count, part]}
 
 
 async def received(result: dict[str, Any]) -> dict[str, Any]:
     """The whole result. Raises Unavailable where it is gone."""
     if KEY not in result:
         return result
-    name, count = result[KEY]
+    name, count, part = result[KEY]
     redis = async_client()
     try:
         pieces = [await redis.get(f"{name}.{number}") for number in range(count)]
@@ -51,4 +54,4 @@ async def received(result: dict[str, Any]) -> dict[str, Any]:
     if None in pieces:
         raise Unavailable
     rest = {key: value for key, value in result.items() if key != KEY}
-    return {**rest, "vectors": b"".join(pieces)}
+    return {**rest, part: b"".join(pieces)}

@@ -29,6 +29,7 @@ IMPLIED_TASKS = {
     "openai/chat-completion": {"openai/completion"},
     "openai/embeddings": {"openai/rerank", "openai/score"},
     "openai/rerank": {"openai/score"},
+    "openai/audio-transcription": {"openai/audio-translation"},
 }
 # Task -> the callable that checks a request body of the Task's own surface.
 TASK_CHECKS = {
@@ -40,6 +41,8 @@ TASK_CHECKS = {
     "openai/embeddings": "inference.api.openai.embeddings.check_body",
     "openai/rerank": "inference.api.openai.rerank.check_body",
     "openai/score": "inference.api.openai.score.check_body",
+    "openai/audio-transcription": "inference.api.openai.transcription.check_body",
+    "openai/audio-translation": "inference.api.openai.translation.check_body",
     "test/echo": "inference.api.openai.chat.check_anything",
 }
 

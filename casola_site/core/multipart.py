@@ -7,12 +7,14 @@ a view's serializer sees the same names as in a JSON body. Blocking: call it in 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
 from django.core.files.uploadhandler import FileUploadHandler
 from django.http.multipartparser import MultiPartParser, MultiPartParserError
+from rest_framework import serializers
 from rest_framework.parsers import BaseParser
 
 from casola_site.core.errors import InvalidRequest, PayloadTooLarge
@@ -23,6 +25,7 @@ MAX_FILES = 20
 MAX_FIELD_BYTES = 1024 * 1024
 IN_MEMORY = 256 * 1024
 PIECE = 64 * 1024
+PLAIN_FIELDS = (serializers.BooleanField, serializers.IntegerField, serializers.FloatField)
 
 
 class InvalidForm(InvalidRequest):
@@ -49,10 +52,13 @@ class Form:
     fields: dict[str, list[str]] = field(default_factory=dict)
     files: dict[str, list[Upload]] = field(default_factory=dict)
 
-    def values(self, *, lists: frozenset[str] = frozenset()) -> dict[str, Any]:
+    def values(
+        self, *, lists: frozenset[str] = frozenset(), fields: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """What a serializer takes: the last text or file of each name, all of a name in `lists`.
 
-        `name[]` and `name[0]` are other ways to write one of several.
+        `name[]` and `name[0]` are other ways to write one of several. A form has texts only: with
+        a serializer's `fields`, those of its numbers and booleans become such.
         """
         found: dict[str, Any] = {}
         everything: list[tuple[str, list[Any]]] = [*self.fields.items(), *self.files.items()]
@@ -61,7 +67,7 @@ class Form:
             if bare in lists:
                 found.setdefault(bare, []).extend(values)
             else:
-                found[bare] = values[-1]
+                found[bare] = _meant(values[-1], (fields or {}).get(bare))
         return found
 
     def close(self) -> None:
@@ -69,6 +75,21 @@ class Form:
         for uploads in self.files.values():
             for upload in uploads:
                 upload.content.close()
+
+
+def _meant(value: Any, wanted: Any) -> Any:
+    """A text as the value its field takes; one that cannot be it stays, to be refused there."""
+    if not isinstance(value, str) or not isinstance(wanted, PLAIN_FIELDS):
+        return value
+    text = value.strip().lower()
+    if text in ("", "null"):
+        return None
+    if isinstance(wanted, serializers.BooleanField):
+        return {"true": True, "1": True, "false": False, "0": False}.get(text, value)
+    try:
+        return int(text) if isinstance(wanted, serializers.IntegerField) else float(text)
+    except ValueError:
+        return value
 
 
 def is_form(content_type: str) -> bool:
@@ -156,7 +177,8 @@ class FormParser(BaseParser):
         lists = getattr(context.get("view"), "form_lists", frozenset())
         size = int(context["request"].META.get("CONTENT_LENGTH") or 0)
         form = read_form(stream, size=size, content_type=media_type or "")
-        return form.values(lists=lists)
+        serializer = getattr(context.get("view"), "request_serializer", None)
+        return form.values(lists=lists, fields=serializer().fields if serializer else None)
 
 
 FORM_PARSERS = (FormParser, StrictJSONParser)

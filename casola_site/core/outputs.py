@@ -109,11 +109,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read(address_or_name: str) -> bytes:
-    """The content of a file of ours, by its address or its name. Raises OSError."""
-    name = address_or_name.removeprefix(PREFIX).partition("?")[0]
-    with storage().open(f"{FOLDER}/{name}", "rb") as file:
-        return file.read()
+def read(name: str) -> IO[bytes]:
+    """The file of that name, open at its start. Raises FileNotFoundError."""
+    return storage().open(f"{FOLDER}/{name}", "rb")
+
+
+def remove(name: str) -> None:
+    """Take a file away before its hour is swept; one that is gone is fine."""
+    with contextlib.suppress(FileNotFoundError):
+        storage().delete(f"{FOLDER}/{name}")
 
 
 def exists(name: str) -> bool:
@@ -164,23 +168,17 @@ def check(name: str, *, expires: str, signature: str, now: datetime) -> int:
     return until
 
 
-def named_by(url: str, *, now: datetime) -> str | None:
-    """The file of ours that this address opens now; None for any other address.
+def own_name(url: str, *, now: datetime) -> str | None:
+    """The name of the file that one of our own addresses opens; None for any other address.
 
-    The signature tells, whatever host stands before it: nobody but us can have made it.
+    Whatever host stands before it: the signature is ours. Raises as `check` where it is no more.
     """
-    try:
-        parts = urlsplit(url)
-    except ValueError:
+    parts = urlsplit(url)
+    found = parse_qs(parts.query)
+    if not parts.path.startswith(PREFIX) or not {"exp", "sig"} <= set(found):
         return None
-    if not parts.path.startswith(PREFIX):
-        return None
-    name, query = parts.path.removeprefix(PREFIX), parse_qs(parts.query)
-    (expires, *_), (signature, *_) = query.get("exp", [""]), query.get("sig", [""])
-    try:
-        check(name, expires=expires, signature=signature, now=now)
-    except (NotFound, PermissionDenied):
-        return None
+    name = parts.path.removeprefix(PREFIX)
+    check(name, expires=found["exp"][0], signature=found["sig"][0], now=now)
     return name
 
 

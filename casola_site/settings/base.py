@@ -47,7 +47,9 @@ RUNNER_START_SECONDS = 8  # a queued runner task not taken within this: the clus
 RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
-RUNNER_ENGINES = env.items("RUNNER_ENGINES", ["chat", "embeddings", "images", "rerank", "speech"])
+RUNNER_ENGINES = env.items(
+    "RUNNER_ENGINES", ["chat", "embeddings", "images", "rerank", "speech", "transcription"]
+)
 SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 BUDGET_CHANGED = "usage.budgets.follow_budget"
 BUDGET_STATES = "usage.budgets.token_states"
@@ -263,6 +265,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "jobs.enums.JobStatus",
         "ImageAnswerEnum": "inference.contracts.images.ANSWERS",
+        "SpeechFormatEnum": "inference.contracts.speech.CONTENT_TYPES",
     },
 }
 

@@ -175,7 +175,8 @@ class InteractiveConsumer(AsyncConsumer):
             return json_object(self.file.read(), content_type)
         reading = asyncio.to_thread(read_form, self.file, size=self.size, content_type=content_type)
         self.form = await reading
-        return self.form.values(lists=self.view.form_lists)
+        fields = self.view.request_serializer().fields
+        return self.form.values(lists=self.view.form_lists, fields=fields)
 
     async def _admit(self, headers: dict[bytes, bytes]) -> Identity:
         """Authenticate and count. Raises AuthenticationFailed or RateLimited."""
@@ -207,7 +208,8 @@ class InteractiveConsumer(AsyncConsumer):
         async for piece in self.view.pieces(hub(), call):
             if isinstance(piece, Finished):
                 body = await self.view.render(call, piece)
-                await self._respond(200, body, call.headers())
+                headers = {**call.headers(), "content-type": self.view.answer_type(call)}
+                await self._respond(200, body, headers)
 
     async def _stream(self, call: Call) -> None:
         pieces, stream = self.view.pieces(hub(), call), self.view.stream(call)

@@ -121,6 +121,12 @@ class Interactive:
         return None
 
     @classmethod
+    def answer_type(cls, call: Call) -> str:
+        """The Content-Type of the whole answer."""
+        del call
+        return "application/json"
+
+    @classmethod
     async def render(cls, call: Call, finished: Finished) -> bytes:
         """The whole answer's bytes; what is large is rendered beside the event loop."""
         return encode(cls.answer(call, finished)).encode()

@@ -22,6 +22,8 @@ from inference.contracts import (
     rerank,
     score,
     speech,
+    transcription,
+    translation,
 )
 
 UNKNOWN_CONTEXT = 1 << 17  # where nobody could say how long the model's is
@@ -32,6 +34,7 @@ REWRITTEN = 4  # JSON that a template writes anew grows by indents and escapes
 OPENERS = "<[|\uff5c\u2581"  # a literal of a control token that begins so is broken in two
 ECHO_TASK = "test/echo"
 SPOKEN_MS = (speech.LONGEST_SECONDS + 60) * 1000  # the last piece may pass the limit
+HEARD_MS = transcription.LONGEST_SECONDS * 1000
 OTHER_UNITS = ("characters", "audio_ms", "images", "pixels", "video_ms")
 
 
@@ -147,6 +150,18 @@ def _image_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _hearing_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+    """How long a sound is only its decoding tells."""
+    del request
+    return {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "audio_ms": HEARD_MS,
+        "compute_ms": limits.compute_ms,
+    }
+
+
 def _reading_units(task: str) -> Callable[[dict[str, Any], Limits], dict[str, int]]:
     """Of a Task that only reads: an encoder makes no tokens."""
 
@@ -171,5 +186,7 @@ BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     speech.TASK: _speech_units,
     images.GENERATION: _image_units,
     images.EDIT: _image_units,
+    transcription.TASK: _hearing_units,
+    translation.TASK: _hearing_units,
     ECHO_TASK: _echo_units,
 }

@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from inference.contracts import chat, completion, embeddings, images, rerank, score, speech
+from inference.contracts import (
+    chat,
+    completion,
+    embeddings,
+    images,
+    rerank,
+    score,
+    speech,
+    transcription,
+    translation,
+)
 from inference.contracts.answers import Choices
 
 
@@ -79,7 +89,11 @@ WHOLE_TASKS: dict[str, WholeSurface] = {
     embeddings.TASK: embeddings,
     rerank.TASK: rerank,
     score.TASK: score,
+    transcription.TASK: transcription,
+    translation.TASK: translation,
 }
+SOUND_TASKS = frozenset({transcription.TASK, translation.TASK})
+"""Those whose requests hold a sound, which must be fetched and read before the engine sees it."""
 MEDIA_TASKS: dict[str, MediaSurface] = {
     speech.TASK: speech,
     images.GENERATION: images,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference.runners.base import Busy, Emit, Ended, Event, Failed, Started, Stats
+from inference.runners.base import Busy, Delta, Emit, Ended, Event, Failed, Started, Stats
 from inference.runners.batch_line import BatchLine, BatchRequest, Item
 
 logger = logging.getLogger(__name__)
@@ -203,6 +203,8 @@ class BatchEngine:
         request.values[item.index] = value
         request.done_tokens += len(item)
         request.left -= 1
+        if news := request.news():
+            events.append(Delta(request.request_id, news, 0))
         if request.left:
             return
         try:

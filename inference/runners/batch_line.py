@@ -21,11 +21,14 @@ SLACK = 8  # or lacks at most so many
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """One text (or pair of texts) as tokens; `kinds` tell the texts of a pair apart."""
+    """One text (or pair of texts) as tokens; `kinds` tell the texts of a pair apart.
+
+    What is no text stands there as anything whose length is what it costs.
+    """
 
     request: BatchRequest
     index: int
-    tokens: list[int]
+    tokens: Any
     kinds: list[int] | None = None
     is_taken: bool = False
 
@@ -36,7 +39,11 @@ class Item:
 
 @dataclass(slots=True, eq=False)
 class BatchRequest:
-    """All texts of one request. `finish` makes its result of the values, in the texts' order."""
+    """All texts of one request. `finish` makes its result of the values, in the texts' order.
+
+    Where there is a `tell`, it gives what the caller is to read of each value as soon as all before
+    it are there.
+    """
 
     request_id: str
     owner: str
@@ -50,10 +57,12 @@ class BatchRequest:
     waiting_tokens: int = 0
     done_tokens: int = 0
     compute_s: float = 0.0
+    tell: Callable[[Any], str] | None = None
+    told: int = 0
     is_cancelled: bool = False
     is_over: bool = False
 
-    def add(self, tokens: list[int], kinds: list[int] | None = None) -> None:
+    def add(self, tokens: Any, kinds: list[int] | None = None) -> None:
         """One more text."""
         self.items.append(Item(self, len(self.items), tokens, kinds))
         self.values.append(None)
@@ -64,6 +73,17 @@ class BatchRequest:
     def total_tokens(self) -> int:
         """Tokens of all texts."""
         return sum(len(item) for item in self.items)
+
+    def news(self) -> str:
+        """What can be told by now and was not."""
+        found = ""
+        while self.tell is not None and self.told < len(self.values):
+            value = self.values[self.told]
+            if value is None:
+                break
+            found += self.tell(value)
+            self.told += 1
+        return found
 
     @property
     def units(self) -> Units:

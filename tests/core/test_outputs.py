@@ -50,17 +50,6 @@ def test_names_hold_hour_owner_chance_and_attempt():
     assert name.split("/")[1] != name_at(organization_id=2).split("/")[1]
 
 
-def test_an_address_of_ours_is_known_by_its_signature():
-    name = name_at()
-    address = outputs.address(name, now=NOW)
-    for base in ("", "http://127.0.0.1:8000", "https://anywhere.example"):
-        assert outputs.named_by(base + address, now=NOW) == name
-    later = NOW + timedelta(hours=25)
-    assert outputs.named_by(address, now=later) is None
-    for odd in (address[:-1] + "x", f"/outputs/{name}", "http://[", "data:,x", "", address[1:]):
-        assert outputs.named_by(odd, now=NOW) is None
-
-
 def test_an_address_opens_its_file_for_a_day():
     name = name_at()
     found, expires, signature = parts_of(outputs.address(name, now=NOW))

@@ -35,13 +35,23 @@ def test_a_large_result_comes_back_whole_and_twice_if_need_be():
     async def main():
         sent = await parcels.send(LARGE)
         assert set(sent) == {"width", parcels.KEY}
-        name, count = sent[parcels.KEY]
-        assert count == 3
+        name, count, part = sent[parcels.KEY]
+        assert (count, part) == (3, "vectors")
         left = [await async_client().ttl(f"{name}.{n}") for n in range(count)]
         assert all(0 < seconds <= parcels.SECONDS for seconds in left)
         return [await parcels.received(sent) for _ in range(2)]
 
     assert run(main) == [LARGE, LARGE]
+
+
+def test_other_large_parts_travel_as_well():
+    transcript = {"transcript": b"t" * 200_000}
+
+    async def main():
+        assert parcels.must_be_sent(transcript)
+        return await parcels.received(await parcels.send(transcript))
+
+    assert run(main) == transcript
 
 
 def test_what_is_gone_is_said():

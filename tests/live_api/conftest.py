@@ -15,6 +15,7 @@ from tests.live_api.envelope import (
     IMAGES,
     RERANK,
     SPEECH,
+    TRANSCRIPTIONS,
     embeddings_body,
     image_body,
     rerank_body,
@@ -83,6 +84,19 @@ def drawing(http: httpx.Client) -> str:
         what="the model of pictures",
     )
     return image_body()["model"]
+
+
+@pytest.fixture(scope="session")
+def hearing(http: httpx.Client, speaking: str) -> str:
+    """The transcription model's id, once it is loaded; the first request asks for that."""
+    sound = http.post(SPEECH, json=speech_body(response_format="wav")).content
+    form = {"data": {"model": "whisper-large-v3"}, "files": {"file": ("a.wav", sound)}}
+    wait_until(
+        lambda: http.post(TRANSCRIPTIONS, **form).status_code == 200,
+        seconds=240,
+        what="the transcription model",
+    )
+    return "whisper-large-v3"
 
 
 @pytest.fixture(scope="session")

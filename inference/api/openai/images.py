@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, ClassVar
@@ -45,18 +44,6 @@ ADDRESS = {
         },
     ]
 }
-FORM_TYPES = frozenset(
-    {
-        "n",
-        "output_compression",
-        "seed",
-        "num_inference_steps",
-        "guidance_scale",
-        "strength",
-        "stream",
-        "partial_images",
-    }
-)
 LIST = {"type": "array", "items": ADDRESS, "minItems": 1, "maxItems": images.MOST_SOURCES}
 
 
@@ -168,31 +155,10 @@ class EditRequest(ImageRequest):
     )
 
     def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """`images`, as OpenAI's JSON calls it, means the same as `image`; forms know texts only."""
+        """`images`, as OpenAI's JSON calls it, means the same as `image`."""
         if isinstance(data, dict) and data.get("image") is None and data.get("images"):
             data = {**data, "image": data["images"]}
-        if isinstance(data, dict) and _has_files(data):
-            data = {name: _typed(name, value) for name, value in data.items()}
         return super().to_internal_value(data)
-
-
-def _has_files(data: dict[str, Any]) -> bool:
-    sources = data.get("image")
-    sources = sources if isinstance(sources, list) else [sources]
-    return any(isinstance(one, Upload) for one in (*sources, data.get("mask")))
-
-
-def _typed(name: str, value: Any) -> Any:
-    """A form's text as the number or the truth it means; what means none is left to be refused."""
-    if not isinstance(value, str) or name not in FORM_TYPES:
-        return value
-    if value == "":
-        return None
-    try:
-        found = json.loads(value)
-    except ValueError:
-        return value
-    return found if isinstance(found, int | float) else value
 
 
 class PictureSerializer(serializers.Serializer):
@@ -374,7 +340,9 @@ def _fill(finished: Finished) -> None:
     """Put the files' contents beside their addresses. Raises Unavailable where one is gone."""
     for item in (finished.result or {}).get("media", ()):
         try:
-            item[images.BASE64] = base64.b64encode(outputs.read(item["url"])).decode("ascii")
+            name = item["url"].removeprefix(outputs.PREFIX).partition("?")[0]
+            with outputs.read(name) as file:
+                item[images.BASE64] = base64.b64encode(file.read()).decode("ascii")
         except OSError as error:
             raise Unavailable from error
 

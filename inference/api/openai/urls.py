@@ -10,6 +10,8 @@ from inference.api.openai.models import ModelViewSet
 from inference.api.openai.rerank import RerankV2ViewSet, RerankViewSet
 from inference.api.openai.score import ScoreViewSet
 from inference.api.openai.speech import SpeechViewSet
+from inference.api.openai.transcription import TranscriptionViewSet
+from inference.api.openai.translation import TranslationViewSet
 
 urlpatterns = [
     path("v1/chat/completions", ChatCompletionViewSet.as_view({"post": "create"})),
@@ -17,6 +19,8 @@ urlpatterns = [
     path("v1/audio/speech", SpeechViewSet.as_view({"post": "create"})),
     path("v1/images/generations", GenerationViewSet.as_view({"post": "create"})),
     path("v1/images/edits", EditViewSet.as_view({"post": "create"})),
+    path("v1/audio/transcriptions", TranscriptionViewSet.as_view({"post": "create"})),
+    path("v1/audio/translations", TranslationViewSet.as_view({"post": "create"})),
     path("v1/embeddings", EmbeddingsViewSet.as_view({"post": "create"})),
     path("v1/rerank", RerankViewSet.as_view({"post": "create"})),
     path("v2/rerank", RerankV2ViewSet.as_view({"post": "create"})),
