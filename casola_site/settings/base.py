@@ -265,7 +265,7 @@ SPECTACULAR_SETTINGS = {
     "ENUM_NAME_OVERRIDES": {
         "JobStatusEnum": "jobs.enums.JobStatus",
         "ImageAnswerEnum": "inference.contracts.images.ANSWERS",
-        "TranscriptFormatEnum": ["json", "text", "srt", "vtt", "verbose_json"],
+        "TranscriptFormatEnum": "inference.contracts.transcription.CONTENT_TYPES",
     },
 }
 

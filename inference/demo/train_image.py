@@ -1,6 +1,6 @@
 """Train the image demo weights from nothing, on pictures that the script draws itself.
 
-    OMP_WAIT_POLICY=passive python -m inference.demo.train_image --vae-minutes 9 --minutes 21
+    OMP_WAIT_POLICY=passive python -m inference.demo.train_image --vae-minutes 9 --minutes 18
 
 First a VAE (8x8 pixels become 8 numbers), then a tiny Flux by flow matching in its latents, together
 with its two text encoders, and at last the decoder once more. The folder written is diffusers' own.
@@ -50,7 +50,7 @@ class Plan:
     """What a run is to do; minutes are of processor time, steps count instead where given."""
 
     vae_minutes: float = 9.0
-    minutes: float = 21.0
+    minutes: float = 18.0
     polish_minutes: float = 4.0
     vae_steps: int = 0
     steps: int = 0
@@ -390,7 +390,7 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vae-minutes", type=float, default=9.0, help="processor time")
-    parser.add_argument("--minutes", type=float, default=21.0, help="processor time")
+    parser.add_argument("--minutes", type=float, default=18.0, help="processor time")
     parser.add_argument("--polish-minutes", type=float, default=4.0, help="processor time")
     parser.add_argument("--vae-steps", type=int, default=0, help="steps instead of minutes")
     parser.add_argument("--steps", type=int, default=0, help="steps instead of minutes")
