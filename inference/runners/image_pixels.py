@@ -102,6 +102,12 @@ def within_bounds(size: Size) -> Size:
     return tuple(max(SHORTEST_SIDE, round(side * factor)) for side in (width, height))  # type: ignore[return-value]
 
 
+def bounded(picture: Image.Image) -> Image.Image:
+    """The picture, smaller where it is larger than an answer may be."""
+    size = within_bounds(picture.size)
+    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+
+
 def drawn_size(size: Size, *, native: int, step: int, only_square: bool, most: float) -> Size:
     """How large a model draws what is asked for in this size: of the same shape where it can, and
     no larger than `most` times its own area; sides are multiples of `step`."""

@@ -215,13 +215,13 @@ class ImageRunner:
         return request
 
     def _sources(self, asked: ImageInput) -> Sources:
-        read = [
-            pixels.read_source(part, param="image" if len(asked.image) == 1 else f"image[{place}]")
-            for place, part in enumerate(asked.image)
+        first = "image" if len(asked.image) == 1 else "image[0]"
+        picture, mask = pixels.read_source(asked.image[0], param=first)
+        # One after another, so that many large ones never are in memory together.
+        others = [
+            pixels.bounded(pixels.read_source(part, param=f"image[{place}]")[0])
+            for place, part in enumerate(asked.image[1:], 1)
         ]
-        picture, clear = read[0]
-        others = [one for one, _ in read[1:]]
-        mask = clear
         if asked.mask is not None:
             mask = pixels.read_mask(asked.mask, picture.size)
         if others and mask is not None:
