@@ -104,8 +104,9 @@ def within_bounds(size: Size) -> Size:
 
 def bounded(picture: Image.Image) -> Image.Image:
     """The picture, smaller where it is larger than an answer may be."""
-    size = within_bounds(picture.size)
-    return picture if size == picture.size else picture.resize(size, Image.Resampling.LANCZOS)
+    if picture.width * picture.height <= MOST_PIXELS:
+        return picture
+    return picture.resize(within_bounds(picture.size), Image.Resampling.LANCZOS)
 
 
 def drawn_size(size: Size, *, native: int, step: int, only_square: bool, most: float) -> Size:

@@ -68,6 +68,8 @@ def test_pictures_beyond_what_is_allowed_are_answered_smaller():
     assert pixels.within_bounds((300, 200)) == (300, 200)
     assert pixels.within_bounds((4096, 4096)) == (2048, 2048)
     assert pixels.within_bounds((8192, 2048)) == (4096, 1024)
+    assert pixels.bounded(Image.new("RGB", (32, 20))).size == (32, 20)
+    assert pixels.bounded(Image.new("RGB", (4096, 2048))).size == (2896, 1448)
 
 
 def test_outside_a_mask_nothing_changes_and_its_inside_is_the_drawn_one():
