@@ -50,6 +50,17 @@ DEMO_RERANKER = {
     "slots": 512,
     "is_demo": True,
 }
+DEMO_IMAGES = {
+    "model_id": "flux",
+    "aliases": ["flux1-schnell", "casola-demo-images", "dall-e-2", "dall-e-3", "gpt-image-1"],
+    "tasks": ["openai/image-generation", "openai/image-edit"],
+    "engine": "images",
+    "source": "inference/demo/weights/image",
+    "dtype": "float32",
+    "slots": 64,
+    "options": {"native_side": 64, "only_square": True, "steps": 16, "memory_mb": 400},
+    "is_demo": True,
+}
 DEMO_TRANSCRIPTION = {
     "model_id": "whisper-large-v3",
     "aliases": ["openai/whisper-large-v3", "whisper-1", "casola-demo-transcription"],
@@ -80,6 +91,7 @@ PRICES = {
         "completion_tokens": "0.40",
     },
     "Qwen3-TTS": {"characters": "4.00"},
+    "flux": {"images": "3000.00"},
     "whisper-large-v3": {"audio_ms": "0.03"},
     "BAAI/bge-large-en-v1.5": {"prompt_tokens": "0.01"},
     "BAAI/bge-reranker-v2-m3": {"prompt_tokens": "0.02"},
@@ -88,7 +100,14 @@ PRICES = {
 
 def ensure_catalog() -> None:
     """Add the catalogue's rows where they are missing; rows that are there stay as they are."""
-    entries = [DEMO_CHAT, DEMO_EMBEDDINGS, DEMO_RERANKER, DEMO_SPEECH, DEMO_TRANSCRIPTION]
+    entries = [
+        DEMO_CHAT,
+        DEMO_EMBEDDINGS,
+        DEMO_RERANKER,
+        DEMO_SPEECH,
+        DEMO_TRANSCRIPTION,
+        DEMO_IMAGES,
+    ]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)
     for entry in entries:

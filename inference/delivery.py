@@ -145,7 +145,7 @@ class Deliveries:
             self._say_last(work, final)
 
     def store(self, work: Work, media: tuple[Media, ...], outcome: Outcome) -> None:
-        """Store a Job's files in a thread, then have its end written."""
+        """Store files in a thread, then have the end of their Job written."""
         done: Future[bool] = self._threads.submit(_store, work, media, outcome)
         done.add_done_callback(
             lambda future: future.cancelled() or self._commit(outcome, retry=future.result())
@@ -156,14 +156,19 @@ def _store(work: Work, media: tuple[Media, ...], outcome: Outcome) -> bool:
     """Whether it must be tried again: `outcome` tells then of the failure, else of the files."""
     try:
         stored = [_kept(work, item) for item in media]
-        outcome.result = MEDIA_TASKS[work.task].result_body([told for told, _ in stored])
+        found = [told for told, _ in stored]
         outcome.files = tuple(file for _, file in stored)
+        if work.is_claimed:
+            created = int(work.created_at.timestamp())
+            outcome.result = MEDIA_TASKS[work.task].result_body(found, created=created)
+        else:
+            work.value = {"media": found}  # a request that is waited for keeps no result
     except Exception as error:  # one Job's files must not end the others
         logger.exception("the files of job %s cannot be stored", work.job_id)
         outcome.status, outcome.charged, outcome.result = JobStatus.FAILED, False, None
         message = "The result could not be stored"
         outcome.error = {"code": "storage_unavailable", "message": message, "param": None}
-        return isinstance(error, OSError)
+        return isinstance(error, OSError) and work.is_claimed
     return False
 
 

@@ -22,6 +22,9 @@ ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs,
 USUAL_TOKENS = 2048  # cache per slot
 # Engines that keep nothing of a request between steps, and the tokens of their largest step.
 STEP_TOKENS = {"embeddings": (32768, 4096), "rerank": (32768, 4096)}
+# Of pictures: the usual side and number in a run, and what a decoder's widest layer holds of each pixel.
+PICTURE_SIDE, PICTURE_ROWS = 1024, 8
+PICTURE_CHANNELS, DECODED_TENSORS = 128, 6
 LONGEST_HEADER = 100 * MIB
 FLOATS = {"F64", "F32", "F16", "BF16"}
 STORED = {
@@ -107,6 +110,30 @@ def _batch_need(folder: Path, float_bytes: int, tokens: int) -> int:
         width = inner = 0
     step = tokens * (8 * width + 2 * inner) * float_bytes
     weights = weight_bytes(folder, float_bytes)
+    return math.ceil(weights * (1 + MARGIN_SHARE)) + step + MARGIN_BYTES
+
+
+def estimate_pictures(folder: Path | None, *, dtype: str, options: dict[str, Any]) -> Need:
+    """The same for a folder of diffusers: all its parts, and a run's pictures as they are decoded."""
+    if folder is None:
+        return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
+    side = int(options.get("native_side") or PICTURE_SIDE)
+    pixels = side * side * int(options.get("rows") or PICTURE_ROWS)
+    fixed = DTYPES.get(dtype)
+    return Need(
+        _picture_need(folder, fixed or 2, pixels) + ACCELERATOR_BYTES,
+        _picture_need(folder, fixed or 4, pixels),
+    )
+
+
+def _picture_need(folder: Path, float_bytes: int, pixels: int) -> int:
+    parts = {file.parent for file in folder.rglob("*.safetensors")}
+    weights = sum(weight_bytes(part, float_bytes) for part in parts)
+    try:
+        widest = int(_config(folder / "vae")["block_out_channels"][0])
+    except (KeyError, TypeError, ValueError, IndexError):
+        widest = PICTURE_CHANNELS
+    step = DECODED_TENSORS * pixels * widest * float_bytes
     return math.ceil(weights * (1 + MARGIN_SHARE)) + step + MARGIN_BYTES
 
 

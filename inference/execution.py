@@ -265,6 +265,8 @@ class RunnerHost:
                 self._on_delta(work, event)
             case base.Chunk():
                 self.deliveries.on_chunk(work, event)
+            case base.Progress():
+                work.used, work.progress = event.units, (event.fraction, event.message)
             case base.Ended():
                 self._on_ended(work, event)
             case base.Failed() if work.cancelled == frames.MOVED:
@@ -314,8 +316,9 @@ class RunnerHost:
             self._end(work, self._outcome(work, JobStatus.CANCELLED, units))
             return
         outcome = self._outcome(work, JobStatus.COMPLETED, units)
-        if event.media and work.is_claimed:
+        if event.media and work.stores_files:
             self._stop(work)
+            outcome.end_reason = event.reason
             self.deliveries.store(work, event.media, outcome)
             return
         if event.media:

@@ -8,20 +8,23 @@ holds up nobody but who named it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from casola_site.core.errors import InvalidRequest
+from casola_site.core import outputs
+from casola_site.core.clock import now
+from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
 from casola_site.core.fetch import MAX_BYTES, MAX_SECONDS, fetch
 from inference.runners.base import Failed, InvalidInput
 from inference.work import Work
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 16
+MAX_IMAGES = 17  # sixteen and a mask
 THREADS = 16
 
 
@@ -49,7 +52,7 @@ class ImageDesk:
 
     def holds(self, work: Work) -> bool:
         """Whether there are images to be loaded for this request."""
-        return self._takes_images and bool(_addresses(work.request))
+        return self._takes_images and bool(_addresses(work.request) or _own_parts(work.request))
 
     def must_fetch(self, work: Work) -> bool:
         """Whether any of them is elsewhere and not here yet."""
@@ -94,7 +97,7 @@ class ImageDesk:
 
 
 def has_images(contract: dict[str, Any]) -> bool:
-    """Whether any message holds an image."""
+    """Whether any message, or the request itself, holds an image."""
     return bool(_image_parts(contract))
 
 
@@ -107,24 +110,42 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
     parts = _image_parts(contract)
     if len(parts) > MAX_IMAGES:
         message = f"A request may hold at most {MAX_IMAGES} images"
-        raise InvalidInput(message, param="messages")
+        raise InvalidInput(message, param=parts[0][0].partition("[")[0])
     until = time.monotonic() + MAX_SECONDS
     left = MAX_BYTES
     loaded: dict[int, dict[str, Any]] = {}
     for place, part in parts:
         try:
-            content = fetch(str(part.get("url", "")), max_bytes=left, deadline=until).content
+            content = _content(str(part.get("url", "")), left, until)
         except InvalidRequest as error:
             raise InvalidInput(error.message, code=error.code, param=place) from error
         left -= len(content)
         loaded[id(part)] = {"type": "image", "data": content}
-    messages = [
-        {**message, "content": [loaded.get(id(part), part) for part in message["content"]]}
-        if isinstance(message.get("content"), list)
-        else message
-        for message in contract["messages"]
-    ]
-    return {**contract, "messages": messages}
+    found = dict(contract)
+    if "messages" in contract:
+        found["messages"] = [
+            {**message, "content": [loaded.get(id(part), part) for part in message["content"]]}
+            if isinstance(message.get("content"), list)
+            else message
+            for message in contract["messages"]
+        ]
+    if isinstance(contract.get("image"), list):
+        found["image"] = [loaded.get(id(part), part) for part in contract["image"]]
+    if "mask" in contract:
+        found["mask"] = loaded.get(id(contract["mask"]), contract["mask"])
+    return found
+
+
+def _content(url: str, most: int, until: float) -> bytes:
+    """Of an answer's file of ours from storage, anything else from where it lies. Raises as `fetch`."""
+    with contextlib.suppress(ValueError, OSError, NotFound, PermissionDenied):
+        name = None if url[:5].lower() == "data:" else outputs.own_name(url, now=now())
+        if name is not None:
+            with outputs.read(name) as file:
+                content = file.read(most + 1)
+            if len(content) <= most:
+                return content
+    return fetch(url, max_bytes=most, deadline=until).content
 
 
 def _addresses(request: dict[str, Any]) -> list[str]:
@@ -136,12 +157,30 @@ def _addresses(request: dict[str, Any]) -> list[str]:
             if isinstance(part, dict) and part.get("type") != "text":
                 address = part.get("url") or part.get("image_url")
                 found.append(str(address.get("url") if isinstance(address, dict) else address))
-    return found
+    own = [part for part in _own_parts(request) if not _is_here(part)]
+    return found + [str(part.get("url") if isinstance(part, dict) else part) for part in own]
+
+
+def _is_here(part: Any) -> bool:
+    """Whether its bytes came with the request."""
+    return isinstance(part, dict) and "data" in part
+
+
+def _own_parts(request: dict[str, Any]) -> list[Any]:
+    """The images to be edited and their mask: parts, or addresses in the surface's form."""
+    images, mask = request.get("image"), request.get("mask")
+    return [*(images if isinstance(images, list | tuple) else ()), *([mask] if mask else ())]
 
 
 def _image_parts(contract: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
     """Each image part with its place, as `messages[0].content[1]`."""
     found = []
+    images, mask = contract.get("image"), contract.get("mask")
+    for index, part in enumerate(images if isinstance(images, list) else ()):
+        if isinstance(part, dict) and not _is_here(part):
+            found.append(("image" if len(images) == 1 else f"image[{index}]", part))
+    if isinstance(mask, dict) and not _is_here(mask):
+        found.append(("mask", mask))
     for index, message in enumerate(contract.get("messages") or ()):
         content = message.get("content")
         for number, part in enumerate(content if isinstance(content, list) else ()):

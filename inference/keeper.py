@@ -48,7 +48,7 @@ class Keeper:
         self._news: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._lost: set[tuple[str, int]] = set()
-        self._kept: dict[str, dict[str, int]] = {}
+        self._kept: dict[str, Any] = {}
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keeper", daemon=True)
 
@@ -156,10 +156,15 @@ class Keeper:
             pk__in=list(claimed), runner_id=self.row.pk, status=JobStatus.PROCESSING
         )
         ours = {str(pk) for pk in held.values_list("pk", flat=True)}
-        units = {job_id: claimed[job_id].units() for job_id in sorted(ours)}
-        changed = {job_id: u for job_id, u in units.items() if self._kept.get(job_id) != u}
+        kept = {job_id: (claimed[job_id].units(), claimed[job_id].progress) for job_id in ours}
+        changed = {job_id: news for job_id, news in kept.items() if self._kept.get(job_id) != news}
         if changed:
-            checkpoint_units(runner_id=self.row.pk, units=changed)
-        self._kept = units
+            checkpoint_units(
+                runner_id=self.row.pk,
+                units={job_id: units for job_id, (units, _) in changed.items()},
+                progress={job_id: far for job_id, (_, far) in changed.items() if far is not None},
+                now=now(),
+            )
+        self._kept = kept
         with self._lock:
             self._lost |= {(i, work.attempt) for i, work in claimed.items() if i not in ours}

@@ -37,6 +37,8 @@ TASK_CHECKS = {
     "openai/chat-completion": "inference.api.openai.chat.check_body",
     "openai/completion": "inference.api.openai.completions.check_body",
     "openai/audio-speech": "inference.api.openai.speech.check_body",
+    "openai/image-generation": "inference.api.openai.images.check_generation",
+    "openai/image-edit": "inference.api.openai.images.check_edit",
     "openai/embeddings": "inference.api.openai.embeddings.check_body",
     "openai/rerank": "inference.api.openai.rerank.check_body",
     "openai/score": "inference.api.openai.score.check_body",

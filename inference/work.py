@@ -13,7 +13,7 @@ from django.utils import timezone
 from inference import frames
 from inference.contracts import chat
 from inference.contracts.answers import Choices, part_size
-from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS, WHOLE_TASKS
+from inference.contracts.surfaces import MEDIA_TASKS, STORED_TASKS, TEXT_TASKS, WHOLE_TASKS
 from inference.runners import base
 from jobs.enums import JobStatus
 from jobs.link import Frame
@@ -69,6 +69,8 @@ class Work:
     """What the engine gives at the end, of Tasks without deltas; not of a claimed Job."""
     used: base.Units | None = None
     """All units so far, where the engine tells them."""
+    progress: tuple[float, str] | None = None
+    """How far it is (0 to 1) and in what, where the engine tells."""
     delivery: Delivery | None = None
     """Its bytes, where the answer is no text."""
 
@@ -99,6 +101,11 @@ class Work:
     def is_open(self) -> bool:
         """Whether anything is left to be done or to be sent."""
         return not self.is_ended or self.delivery is not None
+
+    @property
+    def stores_files(self) -> bool:
+        """Whether what it makes goes into storage, and its answer tells where."""
+        return self.is_claimed or self.task in STORED_TASKS
 
     def units(self) -> dict[str, int]:
         """What it has produced so far."""

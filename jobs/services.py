@@ -205,14 +205,31 @@ def add_events(rows: Iterable[tuple[uuid.UUID, str, dict[str, Any]]], *, at: dat
     )
 
 
-def checkpoint_units(*, runner_id: int, units: dict[str, dict[str, int]]) -> set[str]:
-    """Keep what running Jobs have produced so far; returns the ids this Runner no longer holds."""
+def checkpoint_units(
+    *,
+    runner_id: int,
+    units: dict[str, dict[str, int]],
+    progress: dict[str, tuple[float, str]] | None = None,
+    now: datetime | None = None,
+) -> set[str]:
+    """Keep what running Jobs have produced so far; returns the ids this Runner no longer holds.
+
+    `progress` (0 to 1, and in words) of those that tell it goes into the row and its events.
+    """
+    far = progress or {}
     held: set[str] = set()
     with transaction.atomic():
         for job_id, produced in sorted(units.items()):  # every writer locks Jobs in this order
             mine = Job.objects.filter(pk=job_id, runner_id=runner_id, status=JobStatus.PROCESSING)
-            if mine.update(units=produced):
+            news = {"progress": far[job_id][0]} if job_id in far else {}
+            if mine.update(units=produced, **news):
                 held.add(job_id)
+        told = [
+            (uuid.UUID(job_id), "progress", {"progress": share, "message": message})
+            for job_id, (share, message) in far.items()
+            if job_id in held
+        ]
+        add_events(told, at=now or timezone.now())
     return set(units) - held
 
 

@@ -2,7 +2,15 @@
 
 from casola_site.settings.base import *  # noqa: F403
 
-RUNNER_ENGINES = ["chat", "embeddings", "rerank", "echo", "speech", "transcription"]
+RUNNER_ENGINES = [
+    "chat",
+    "embeddings",
+    "rerank",
+    "echo",
+    "speech",
+    "images",
+    "transcription",
+]
 MAIL_RATE = "100000/h"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405

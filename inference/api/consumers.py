@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import json
 import logging
 import tempfile
@@ -16,13 +17,14 @@ from typing import IO, Any
 
 from channels.consumer import AsyncConsumer
 from channels.exceptions import StopConsumer
+from django.core.handlers.asgi import ASGIRequest
 
 from casola_site.core import errors
 from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
 from casola_site.core.multipart import IN_MEMORY, Form, is_form, read_form
-from casola_site.core.network import client_address
+from casola_site.core.network import base_url, client_address
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
 from inference.hub import Bytes, Finished, Sized, Started, hub
@@ -151,6 +153,8 @@ class InteractiveConsumer(AsyncConsumer):
             raise errors.PayloadTooLarge
         data = await self._data(headers.get(b"content-type", b"").decode("latin-1"))
         self.call = call = await self.view.prepare(hub(), identity, data)
+        if self.view.tells_addresses:
+            call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
         content_type = self.view.content_type(call)
         if content_type is not None:
             await self._bytes(call, content_type)

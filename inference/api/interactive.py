@@ -52,6 +52,8 @@ class Call:
     started: Started | None = None
     finished: Finished | None = None
     sized: Sized | None = None
+    base: str = ""
+    """What absolute addresses of ours begin with for this caller."""
 
     def headers(self) -> dict[str, str]:
         """What every inference answer carries."""
@@ -87,6 +89,8 @@ class Interactive:
     takes_forms: ClassVar[bool] = False
     """Whether a body may be multipart/form-data; its files are `Upload`s in `check`'s data, open
     until the answer is sent."""
+    tells_addresses: ClassVar[bool] = False
+    """Whether its answers hold addresses of ours."""
     form_lists: ClassVar[frozenset[str]] = frozenset()
     """Names of a form that may come several times."""
 

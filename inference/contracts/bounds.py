@@ -17,6 +17,7 @@ from inference.contracts import (
     chat,
     completion,
     embeddings,
+    images,
     reading,
     rerank,
     score,
@@ -138,6 +139,17 @@ def _speech_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _image_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+    return {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "images": request.get("count", 1),
+        "pixels": images.most_pixels(request),
+        "compute_ms": limits.compute_ms,
+    }
+
+
 def _hearing_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     """How long a sound is only its decoding tells."""
     del request
@@ -172,6 +184,8 @@ BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     rerank.TASK: _reading_units(rerank.TASK),
     score.TASK: _reading_units(score.TASK),
     speech.TASK: _speech_units,
+    images.GENERATION: _image_units,
+    images.EDIT: _image_units,
     transcription.TASK: _hearing_units,
     translation.TASK: _hearing_units,
     ECHO_TASK: _echo_units,

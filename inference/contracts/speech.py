@@ -58,8 +58,9 @@ def from_body(body: dict[str, Any]) -> SpeechInput:
     )
 
 
-def result_body(media: list[dict[str, Any]]) -> dict[str, Any]:
+def result_body(media: list[dict[str, Any]], *, created: int) -> dict[str, Any]:
     """A Job's result; `media` is where the file was put, with its type."""
+    del created
     return {"audio": media[0]}
 
 

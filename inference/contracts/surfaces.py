@@ -12,6 +12,7 @@ from inference.contracts import (
     chat,
     completion,
     embeddings,
+    images,
     rerank,
     score,
     speech,
@@ -52,7 +53,7 @@ class MediaSurface(Protocol):
         """The contract from a checked body; it has `as_dict`."""
 
     @staticmethod
-    def result_body(media: list[dict[str, Any]]) -> dict[str, Any]:
+    def result_body(media: list[dict[str, Any]], *, created: int) -> dict[str, Any]:
         """A Job's result; `media` tells for each file its url, its content_type and more."""
 
 
@@ -93,4 +94,10 @@ WHOLE_TASKS: dict[str, WholeSurface] = {
 }
 SOUND_TASKS = frozenset({transcription.TASK, translation.TASK})
 """Those whose requests hold a sound, which must be fetched and read before the engine sees it."""
-MEDIA_TASKS: dict[str, MediaSurface] = {speech.TASK: speech}
+MEDIA_TASKS: dict[str, MediaSurface] = {
+    speech.TASK: speech,
+    images.GENERATION: images,
+    images.EDIT: images,
+}
+# Media Tasks whose files are stored also for those who wait: the answer tells their addresses.
+STORED_TASKS = frozenset({images.GENERATION, images.EDIT})

@@ -122,8 +122,10 @@ class Float32Muon(torch.optim.Optimizer):
                 state = self.state[weight]
                 momentum = state.setdefault("momentum", torch.zeros_like(weight))
                 momentum.lerp_(weight.grad, 0.05)
-                update = orthogonal(weight.grad.lerp(momentum, 0.95))
-                scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
+                # Of a convolution, what a channel takes from everywhere is one row.
+                flat = orthogonal(weight.grad.lerp(momentum, 0.95).flatten(1))
+                update = flat.view_as(weight)
+                scale = max(1.0, flat.shape[0] / flat.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * 0.01).add_(update, alpha=-group["lr"] * scale)
 
 

@@ -27,6 +27,8 @@ class Units:
     reasoning_tokens: int = 0
     characters: int = 0
     audio_ms: int = 0
+    images: int = 0
+    pixels: int = 0
     compute_ms: int = 0
 
 
@@ -83,6 +85,16 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a request is (0 to 1), in words as well, and what it has used so far."""
+
+    request_id: str
+    fraction: float
+    message: str
+    units: Units
+
+
+@dataclass(frozen=True, slots=True)
 class Media:
     """A finished file, open at its start; whoever takes it closes it. `about` goes beside its
     address (width, height, duration …)."""
@@ -117,7 +129,7 @@ class Failed:
     retryable: bool = False
 
 
-Event = Started | Delta | Chunk | Ended | Failed
+Event = Started | Delta | Chunk | Progress | Ended | Failed
 Emit = Callable[[list[Event]], None]
 
 

@@ -11,6 +11,7 @@ RUNNERS = {
     "embeddings": "inference.runners.embeddings.EmbeddingsRunner",
     "rerank": "inference.runners.rerank.RerankRunner",
     "echo": "inference.runners.echo.EchoRunner",
+    "images": "inference.runners.images.ImageRunner",
     "speech": "inference.runners.speech.SpeechRunner",
     "transcription": "inference.runners.transcription.TranscriptionRunner",
 }

@@ -37,6 +37,14 @@ class Recorder:
                 assert left > 0, "no terminal event in time"
                 self._changed.wait(left)
 
+    def wait_for(self, request_id: str, kind: type, count: int = 1) -> None:
+        def found() -> bool:
+            events = self.by_id.get(request_id, [])
+            return sum(isinstance(one, kind) for one in events) >= count
+
+        with self._changed:
+            assert self._changed.wait_for(found, 60.0), f"no {count} {kind.__name__} in time"
+
     def wait_for_delta(self, request_id: str, timeout: float = 60.0) -> None:
         until = time.monotonic() + timeout
         with self._changed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from django.utils import timezone
 
 from jobs.enums import JobStatus, Lane
 from jobs.models import Job
@@ -186,3 +187,26 @@ def test_a_checkpoint_keeps_units_and_returns_what_is_lost():
     assert lost == {str(foreign), str(ended), str(waiting), ghost}
     units = dict(Job.objects.values_list("pk", "units"))
     assert units == {mine.pk: produced, foreign.pk: {}, ended.pk: {}, waiting.pk: {}}
+
+
+def test_a_checkpoint_tells_how_far_running_jobs_are():
+    runner, now = make_runner(), timezone.now()
+    mine, ended = make_running_job(runner=runner), make_running_job(runner=runner)
+    finish_jobs([make_outcome(ended)])
+    ends = list(ended.events.values_list("type", "data"))
+    for share in (0.25, 0.5):
+        checkpoint_units(
+            runner_id=runner.pk,
+            units={str(job): {"images": 1} for job in (mine, ended)},
+            progress={str(job): (share, "step 5 of 20") for job in (mine, ended)},
+            now=now,
+        )
+    mine.refresh_from_db()
+    ended.refresh_from_db()
+    assert (mine.progress, ended.progress) == (0.5, 1.0)
+    told = mine.events.filter(type="progress").order_by("seq").values_list("at", "data")
+    assert list(told) == [
+        (now, {"progress": 0.25, "message": "step 5 of 20"}),
+        (now, {"progress": 0.5, "message": "step 5 of 20"}),
+    ]
+    assert list(ended.events.values_list("type", "data")) == ends

@@ -12,10 +12,12 @@ from tests.live import wait_until
 from tests.live_api import site as sites
 from tests.live_api.envelope import (
     EMBEDDINGS,
+    IMAGES,
     RERANK,
     SPEECH,
     TRANSCRIPTIONS,
     embeddings_body,
+    image_body,
     rerank_body,
     speech_body,
     transcription_body,
@@ -72,6 +74,17 @@ def speaking(http: httpx.Client) -> str:
         what="the speech model",
     )
     return speech_body()["model"]
+
+
+@pytest.fixture(scope="session")
+def drawing(http: httpx.Client) -> str:
+    """The model of pictures, once it is loaded."""
+    wait_until(
+        lambda: http.post(IMAGES, json=image_body(), timeout=200).status_code == 200,
+        seconds=240,
+        what="the model of pictures",
+    )
+    return image_body()["model"]
 
 
 @pytest.fixture(scope="session")

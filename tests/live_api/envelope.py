@@ -8,6 +8,8 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+IMAGES = "/openai/v1/images/generations"
+EDITS = "/openai/v1/images/edits"
 TRANSCRIPTIONS = "/openai/v1/audio/transcriptions"
 TRANSLATIONS = "/openai/v1/audio/translations"
 EMBEDDINGS = "/openai/v1/embeddings"
@@ -92,6 +94,11 @@ def speech_body(**fields: Any) -> dict[str, Any]:
 def transcription_body(**fields: Any) -> dict[str, Any]:
     """A request to the demo model that listens, with nothing to hear."""
     return {"model": "whisper-large-v3", "url": "data:audio/wav,x", **fields}
+
+
+def image_body(**fields: Any) -> dict[str, Any]:
+    """A request to the demo model of pictures."""
+    return {"model": "flux", "prompt": "a red circle on blue", "size": "64x64", **fields}
 
 
 def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:

@@ -14,7 +14,9 @@ import pytest
 from tests.live_api import bad_input
 from tests.live_api.envelope import (
     CHAT,
+    EDITS,
     EMBEDDINGS,
+    IMAGES,
     RERANK,
     SCORE,
     SPEECH,
@@ -24,6 +26,7 @@ from tests.live_api.envelope import (
     bearer,
     chat_body,
     embeddings_body,
+    image_body,
     job_body,
     rerank_body,
     score_body,
@@ -37,6 +40,8 @@ GOOD: dict[str, dict[str, Any]] = {
     "text": text_body(),
     "speech": speech_body(),
     "transcription": transcription_body(),
+    "images": image_body(),
+    "edits": image_body(image="data:,"),
     "embeddings": embeddings_body(),
     "rerank": rerank_body(),
     "score": score_body(),
@@ -45,6 +50,21 @@ GOOD: dict[str, dict[str, Any]] = {
     "tokens": {"name": "x", "scopes": ["user:read"]},
     "invites": {"role": "viewer"},
 }
+IMAGE_FIELDS = [
+    "model",
+    "prompt",
+    "n",
+    "size",
+    "response_format",
+    "output_format",
+    "output_compression",
+    "seed",
+    "num_inference_steps",
+    "guidance_scale",
+    "negative_prompt",
+    "stream",
+    "partial_images",
+]
 FIELDS: dict[str, list[str]] = {
     "chat": [
         "model",
@@ -117,6 +137,8 @@ FIELDS: dict[str, list[str]] = {
         "stream",
         "include",
     ],
+    "images": IMAGE_FIELDS,
+    "edits": [*IMAGE_FIELDS, "image", "mask", "strength"],
     "embeddings": [
         "model",
         "input",
@@ -162,6 +184,8 @@ PATHS = {
     "score": SCORE,
     "speech": SPEECH,
     "transcription": TRANSCRIPTIONS,
+    "images": IMAGES,
+    "edits": EDITS,
 }
 
 
@@ -281,6 +305,10 @@ def http_post(http: httpx.Client, body: Any) -> httpx.Response:
         ("speech", "input"),
         ("speech", "voice"),
         ("transcription", "model"),
+        ("images", "model"),
+        ("images", "prompt"),
+        ("edits", "prompt"),
+        ("edits", "image"),
         ("embeddings", "model"),
         ("embeddings", "input"),
         ("rerank", "model"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import time
 
 import httpx
 import pytest
+from PIL import Image
 
 from tests import sound
 from tests.live import wait_until
@@ -31,6 +33,11 @@ SEED_SPEECH = b"""{
 SEED_EMBEDDINGS = b"""{
 "model": "BAAI/bge-large-en-v1.5",
 "input": "The quick brown fox jumps over the lazy dog"
+}"""
+SEED_IMAGE = b"""{
+"model": "flux",
+"prompt": "a neon-lit alley in the rain",
+"size": "1024x1024"
 }"""
 SEED_RERANK = b"""{
 "model": "BAAI/bge-reranker-v2-m3",
@@ -117,6 +124,19 @@ def test_voice_models(http):
     assert set(body) == {"models"}
     (model,) = [model for model in body["models"] if model["model_id"] == "Qwen3-TTS"]
     assert "alloy" in {voice["id"] for voice in model["voices"]}
+
+
+@pytest.mark.usefixtures("drawing")
+def test_image(http):
+    response = http.post("/openai/v1/images/generations", content=SEED_IMAGE, headers=JSON)
+    assert response.status_code == 200
+    body = response.json()
+    assert set(body) == {"created", "data", "output_format", "size"}
+    assert abs(body["created"] - time.time()) < 60
+    ((url,),) = (item.values() for item in body["data"])
+    file = httpx.get(url)
+    assert file.headers["content-type"] == "image/png"
+    assert Image.open(io.BytesIO(file.content)).size == (1024, 1024)
 
 
 @pytest.mark.slow

@@ -14,8 +14,10 @@ from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from tests.live_api.envelope import (
     CHAT,
+    EDITS,
     EMBEDDINGS,
     GHOST_JOB,
+    IMAGES,
     RERANK,
     SCORE,
     SPEECH,
@@ -24,6 +26,7 @@ from tests.live_api.envelope import (
     bearer,
     chat_body,
     embeddings_body,
+    image_body,
     job_body,
     rerank_body,
     score_body,
@@ -203,6 +206,9 @@ def test_answers_are_what_the_schema_says(site, http, schema):
         (TEXT, "post", http.post(TEXT, json={})),
         (SPEECH, "post", http.post(SPEECH, json=speech_body(voice="nobody"))),
         (TRANSCRIPTIONS, "post", http.post(TRANSCRIPTIONS, json={})),
+        (IMAGES, "post", http.post(IMAGES, json=image_body())),
+        (IMAGES, "post", http.post(IMAGES, json=image_body(n=0))),
+        (EDITS, "post", http.post(EDITS, json=image_body())),
         ("/api/voice/models", "get", http.get("/api/voice/models")),
         *reading_answers(http),
         ("/api/model-status", "get", http.get("/api/model-status")),

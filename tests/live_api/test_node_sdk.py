@@ -66,3 +66,9 @@ def test_the_lock_names_no_other_host():
     urls = [part.split('"')[0] for part in lock.split('"resolved": "')[1:]]
     assert all(url.startswith("https://registry.npmjs.org/") for url in urls)
     assert lock.count('"integrity": "sha512-') == lock.count('"node_modules/')
+
+
+@pytest.mark.usefixtures("drawing")
+@pytest.mark.parametrize("name", node_tools.scenarios("images.mjs"))
+def test_images(node, name):
+    node("images.mjs", name)

@@ -5,6 +5,7 @@ from django.urls import path
 from inference.api.openai.chat import ChatCompletionViewSet
 from inference.api.openai.completions import CompletionViewSet
 from inference.api.openai.embeddings import EmbeddingsViewSet
+from inference.api.openai.images import EditViewSet, GenerationViewSet
 from inference.api.openai.models import ModelViewSet
 from inference.api.openai.rerank import RerankV2ViewSet, RerankViewSet
 from inference.api.openai.score import ScoreViewSet
@@ -16,6 +17,8 @@ urlpatterns = [
     path("v1/chat/completions", ChatCompletionViewSet.as_view({"post": "create"})),
     path("v1/completions", CompletionViewSet.as_view({"post": "create"})),
     path("v1/audio/speech", SpeechViewSet.as_view({"post": "create"})),
+    path("v1/images/generations", GenerationViewSet.as_view({"post": "create"})),
+    path("v1/images/edits", EditViewSet.as_view({"post": "create"})),
     path("v1/audio/transcriptions", TranscriptionViewSet.as_view({"post": "create"})),
     path("v1/audio/translations", TranslationViewSet.as_view({"post": "create"})),
     path("v1/embeddings", EmbeddingsViewSet.as_view({"post": "create"})),
