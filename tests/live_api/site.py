@@ -44,6 +44,7 @@ ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/away", "aliases": [],
 User.objects.create_superuser("root@example.com", "a long password")
 
 Plan.objects.create(code="tiny", name="Tiny", max_running_jobs=2, max_streams=1, max_queued_jobs=3)
+Plan.objects.create(code="full", name="Full", storage_bytes=1)
 
 def organization(name, plan="unlimited", **tokens):
     row, owner = create_organization(
@@ -78,6 +79,7 @@ made = {
     "beta": organization("beta", **each),
     "free": organization("free", "free", one=scoped("admin:write"), two=scoped("user:write")),
     "tiny": organization("tiny", "tiny", one=scoped("admin:write"), two=scoped("user:write")),
+    "full": organization("full", "full", one=scoped("user:write")),
     "spare": organization("spare", "free", one=scoped("admin:write")),
     "counted": organization("counted", "free", one=scoped("admin:write")),
     "stopped": organization("stopped", one=scoped("admin:write")),

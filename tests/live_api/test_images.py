@@ -291,3 +291,15 @@ def test_who_asks_pays_for_pictures(site, http):
     wait_until(lambda: counted()[0] == before[0] + 3)
     images, pixels, amount = (now - then for now, then in zip(counted(), before, strict=True))
     assert (images, pixels, round(amount, 6)) == (3, 3 * 64 * 64, 0.009)
+
+
+def test_at_the_plans_cap_of_files_no_picture_is_drawn(site, http, bare):
+    capped = bearer(site.full["one"])
+    drawn = bare.post(IMAGES, json=image_body(), headers=capped)
+    assert drawn.status_code == 200, drawn.text
+    refused = bare.post(IMAGES, json=image_body(), headers=capped)
+    assert_envelope(refused, 429, code="queue_full")
+    assert 86_000 < int(refused.headers["retry-after"]) <= 86_400
+    wish = {"model_id": "flux", "task": "openai/image-generation", "input": image_body()}
+    assert_envelope(bare.post("/api/jobs", json=wish, headers=capped), 429, code="queue_full")
+    assert http.post(IMAGES, json=image_body()).status_code == 200

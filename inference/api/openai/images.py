@@ -13,6 +13,8 @@ from rest_framework import serializers
 from rest_framework.response import Response
 
 from casola_site.core import outputs
+from casola_site.core.clock import now
+from casola_site.core.database import in_thread
 from casola_site.core.errors import ApiError, Surface, Unavailable, body_for
 from casola_site.core.fields import (
     StrictBooleanField,
@@ -32,7 +34,11 @@ from inference.api.openai.checks import bad, missing
 from inference.api.openai.streams import sse
 from inference.contracts import images
 from inference.hub import Finished, Hub, Piece
+from jobs.files import require_room
+from tokens.identity import Identity
 from usage.limits import RateClass
+
+require_room_async = in_thread(require_room)
 
 ADDRESS = {
     "oneOf": [
@@ -224,6 +230,19 @@ class ImagesViewSet(Interactive, ApiViewSet):
         body = super().check(data)
         outputs.require_room()
         return body
+
+    @classmethod
+    async def prepare(cls, link: Hub, identity: Identity, data: dict[str, Any]) -> Call:
+        """The same, unless the Organization's files take all their room. Raises FilesFull."""
+        call = await super().prepare(link, identity, data)
+        if identity.storage_bytes is not None:
+            await require_room_async(
+                organization_id=identity.organization_pk,
+                cap=identity.storage_bytes,
+                plan=identity.plan,
+                now=now(),
+            )
+        return call
 
     @classmethod
     def contract(cls, body: dict[str, Any]) -> dict[str, Any]:
