@@ -69,7 +69,7 @@ DEMO_TRANSCRIPTION = {
     "source": "inference/demo/weights/transcription",
     "dtype": "float32",
     "slots": 64,
-    "options": {"longest_gap": 0.3, "no_speech": 0.9},
+    "options": {"longest_gap": 0.24, "no_speech": 0.9},
     "is_demo": True,
 }
 DEMO_ECHO = {

@@ -1,6 +1,6 @@
 """Train the transcription demo weights from nothing, on speech that the script makes itself.
 
-    OMP_WAIT_POLICY=passive python -m inference.demo.train_transcription --minutes 35 --threads 1
+    OMP_WAIT_POLICY=passive python -m inference.demo.train_transcription --minutes 25 --threads 1
 
 A small Whisper for windows of six seconds: English and German transcribed, German translated into
 English, with time stamps or without. A second head on the encoder (CTC), which is not kept, has it
@@ -314,7 +314,7 @@ def save(model: WhisperForConditionalGeneration, processor: WhisperProcessor, ou
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--minutes", type=float, default=35.0, help="processor time to train for")
+    parser.add_argument("--minutes", type=float, default=25.0, help="processor time to train for")
     parser.add_argument("--steps", type=int, default=0, help="train by steps instead of minutes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)

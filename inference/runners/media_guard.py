@@ -26,7 +26,7 @@ class MediaLimits:
     """What reading one file may take: bytes of memory, seconds of CPU and of the clock."""
 
     memory: int = 1 << 30
-    cpu_s: float = 20.0
+    cpu_s: float = 30.0
     wall_s: float = 90.0
 
 

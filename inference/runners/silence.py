@@ -14,7 +14,7 @@ import numpy as np
 FRAME_SECONDS = 0.02
 SILENT = 10 ** (-60 / 20)  # of full scale: below it is nothing
 ABOVE_NOISE = 0.35  # of the way from the quietest to the loudest parts, in decibels
-SHORTEST_PAUSE = 0.3  # seconds; shorter ones are within speech
+SHORTEST_PAUSE = 0.18  # seconds; shorter ones are within speech
 SHORTEST_SPEECH = 0.06
 MARGIN = 0.16  # of silence that stays around speech
 LATE = 0.6  # where in a window too long a stretch may be cut
@@ -41,8 +41,8 @@ def windows(samples: np.ndarray, *, rate: int, seconds: float, longest_gap: floa
     most = int(seconds / FRAME_SECONDS)
     gap = round(longest_gap / FRAME_SECONDS)
     found: list[tuple[int, int]] = []
-    for start, end in _pieces(loud, most):
-        if found and end - found[-1][0] <= most and start - found[-1][1] <= gap:
+    for start, end, quiet in _pieces(loud, most):
+        if found and end - found[-1][0] <= most and quiet <= gap:
             found[-1] = (found[-1][0], end)
         else:
             found.append((start, end))
@@ -60,18 +60,20 @@ def loudness(samples: np.ndarray, frame: int) -> np.ndarray:
     return found
 
 
-def _pieces(loud: np.ndarray, most: int) -> Iterator[tuple[int, int]]:
-    """Stretches of speech with their margins, none longer than `most` frames."""
+def _pieces(loud: np.ndarray, most: int) -> Iterator[tuple[int, int, int]]:
+    """Stretches of speech with their margins, none longer than `most` frames; and how much silence
+    is before each."""
     margin = round(MARGIN / FRAME_SECONDS)
-    last = 0
-    for start, end in _stretches(loud):
-        start, end = max(last, start - margin), min(len(loud), end + margin)
+    last = spoken = 0
+    for begin, until in _stretches(loud):
+        start, end = max(last, begin - margin), min(len(loud), until + margin)
+        quiet, spoken = begin - spoken, until
         while end - start > most:
             first = start + int(most * LATE)
             cut = first + int(np.argmin(loud[first : start + most]))
-            yield start, cut
-            start = cut
-        yield start, end
+            yield start, cut, quiet
+            start, quiet = cut, 0
+        yield start, end, quiet
         last = end
 
 

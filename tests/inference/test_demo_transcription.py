@@ -91,9 +91,9 @@ def test_a_few_steps_learn(tmp_path):
     pytest.importorskip("espeakng_loader")
     from inference.demo import train_transcription
 
-    plan = Plan(steps=12, rows=4, corpus=8)
+    plan = Plan(steps=60, rows=4, corpus=8)
     model, processor, losses = train_transcription.train(plan)
-    assert losses[-1] < losses[0]
+    assert sum(losses[-10:]) < sum(losses[:10])
     train_transcription.save(model, processor, tmp_path)
     ears = Listener(RunnerConfig("m", str(tmp_path), dtype="float32"))
     assert (ears.seconds, ears.languages) == (6.0, ["de", "en"])

@@ -28,7 +28,7 @@ CODECS = {
     "mp4": "aac",
     "adts": "aac",
     "webm": "libopus",
-    "matroska": "flac",
+    "matroska": "pcm_s16le",
     "aiff": "pcm_s16be",
 }
 
