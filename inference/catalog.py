@@ -58,7 +58,13 @@ DEMO_IMAGES = {
     "source": "inference/demo/weights/image",
     "dtype": "float32",
     "slots": 64,
-    "options": {"native_side": 64, "only_square": True, "steps": 16, "memory_mb": 400},
+    "options": {
+        "native_side": 64,
+        "only_square": True,
+        "steps": 16,
+        "guidance": 5.0,
+        "memory_mb": 400,
+    },
     "is_demo": True,
 }
 DEMO_TRANSCRIPTION = {

@@ -29,6 +29,7 @@ from inference.runners.base import Ended, Event, RunnerConfig
 from inference.runners.images import ImageRunner
 
 STEPS = 16
+GUIDANCE = 5.0
 TOGETHER = 16
 
 
@@ -36,7 +37,13 @@ class Studio:
     """The Runner, asked one thing after another."""
 
     def __init__(self, folder: Path) -> None:
-        options = {"native_side": SIDE, "only_square": True, "steps": STEPS, "rows": TOGETHER}
+        options = {
+            "native_side": SIDE,
+            "only_square": True,
+            "steps": STEPS,
+            "guidance": GUIDANCE,
+            "rows": TOGETHER,
+        }
         config = RunnerConfig("demo", str(folder), dtype="float32", options=options)
         self._runner = ImageRunner(config)
         self._runner.load(lambda share, text: None)

@@ -145,7 +145,7 @@ class Artist:
             jitter = chance.uniform(-0.06, 0.06)
             across += (0.06 if across == 0 else -0.06 if across == 1 else jitter) + jitter / 2
             down += (0.06 if down == 0 else -0.06 if down == 1 else jitter) + jitter / 2
-        elif place == "middle" or chance.random() < 0.55:
+        elif place == "middle" or chance.random() < 0.75:
             across, down = 0.5 + chance.uniform(-0.1, 0.1), 0.5 + chance.uniform(-0.1, 0.1)
         else:
             across, down = chance.random(), chance.random()

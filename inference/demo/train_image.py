@@ -310,9 +310,9 @@ class Pool:
 
 
 def noise_levels(count: int) -> torch.Tensor:
-    """Mostly middling ones, where most is to be learned."""
-    middling = torch.randn(count).sigmoid()
-    return torch.where(torch.rand(count) < 0.3, torch.rand(count), middling)
+    """Mostly high ones: there the words decide what it becomes, further down the picture itself."""
+    high = (torch.randn(count) + 0.8).sigmoid()
+    return torch.where(torch.rand(count) < 0.3, torch.rand(count), high)
 
 
 def loss_of(pipeline: FluxPipeline, latents: torch.Tensor, words: list[str]) -> torch.Tensor:
@@ -348,9 +348,10 @@ def optimizers(learned: list[torch.nn.Module]) -> list[tuple[torch.optim.Optimiz
     ]
 
 
-def train(plan: Plan, vae: AutoencoderKL) -> FluxPipeline:
-    """Transformer and text encoders together; what is kept is the running mean of the weights."""
-    pipeline = make_pipeline(vae, plan.seed)
+def train(plan: Plan, vae: AutoencoderKL, begun: FluxPipeline | None = None) -> FluxPipeline:
+    """Transformer and text encoders together, from nothing or from where an earlier run came to;
+    what is kept is the running mean of the weights."""
+    pipeline = begun or make_pipeline(vae, plan.seed)
     learned = [pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2]
     weights = [weight for module in learned for weight in module.parameters()]
     print(f"Flux: {sum(weight.numel() for weight in weights):,} parameters")
@@ -398,6 +399,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--vae", type=Path, help="take this folder's VAE instead of training one")
+    parser.add_argument("--rows", type=int, default=64, help="captions in a step")
+    parser.add_argument("--resume", type=Path, help="go on with this folder's weights")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -408,7 +411,10 @@ def main() -> None:
         vae.save_pretrained(given.out / "vae")
     else:
         vae = AutoencoderKL.from_pretrained(given.vae).eval().requires_grad_(False)
-    pipeline = train(plan, vae)
+    begun = None
+    if given.resume is not None:
+        begun = FluxPipeline.from_pretrained(given.resume, vae=vae, dtype=torch.float32)
+    pipeline = train(plan, vae, begun)
     polish(vae, plan)
     save(pipeline, given.out)
 

@@ -111,6 +111,8 @@ class ImageModel:
         self.native = int(config.options.get("native_side") or _native_side(pipeline))
         self.step = 2 * int(getattr(pipeline, "vae_scale_factor", 8))
         self.steps = int(config.options.get("steps") or USUAL_STEPS)
+        guidance = config.options.get("guidance")
+        self.guidance = None if guidance is None else float(guidance)
         self._pipelines = _pipelines(pipeline)
         self.weights = sum(
             tensor.nbytes

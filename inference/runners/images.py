@@ -62,7 +62,8 @@ class Sources:
 class ImageRunner:
     """One diffusers pipeline on one device.
 
-    `options`: native_side (how large the model draws), only_square, steps (the usual number), rows
+    `options`: native_side (how large the model draws), only_square, steps and guidance (the usual
+    ones), rows
     (pictures in one run at the native size) and waiting (pictures in line).
     """
 
@@ -246,7 +247,7 @@ class ImageRunner:
             ),
             *drawn,
             steps=steps,
-            guidance=asked.guidance,
+            guidance=model.guidance if asked.guidance is None else asked.guidance,
             is_negative=bool(asked.negative_prompt),
         )
         if sources is None:

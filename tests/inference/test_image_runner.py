@@ -133,6 +133,15 @@ def test_a_negative_prompt_and_guidance_change_the_picture(host):
     assert (host.picture(guidance=1.0) == plain).all()
 
 
+def test_a_models_usual_guidance_is_taken_where_none_is_said(tmp_path, host):
+    led = Host(tiny_images.flux(tmp_path / "m"), guidance=6.0)
+    try:
+        assert (led.picture() == host.picture(guidance=6.0)).all()
+        assert (led.picture(guidance=1.0) == host.picture()).all()
+    finally:
+        led.runner.unload()
+
+
 def test_a_model_with_guidance_as_an_input_is_given_it(tmp_path):
     host = Host(tiny_images.flux(tmp_path / "guided", guided=True))
     try:
