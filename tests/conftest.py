@@ -9,9 +9,14 @@ import pytest
 from django.apps import apps
 from django.db.models.signals import post_migrate
 from django.dispatch import receiver
+from hypothesis import HealthCheck, settings
 
 from casola_site.core import redis
 from tests import servers
+
+# How long an example takes says nothing on a loaded machine.
+settings.register_profile("casola", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("casola")
 
 
 @receiver(post_migrate)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from accounts.models import IdempotencyKey, Invite, Membership, User
 from casola_site.core.admin import ReadOnlyAdmin
 from inference.models import ModelSpec, Node, Placement
-from jobs.models import JobEvent
+from jobs.models import JobEvent, StoredFile
 from tests.factories.accounts import make_invite, make_organization, make_transfer
 from tests.factories.jobs import make_job, make_runner
 from tests.factories.usage import make_budget
@@ -69,6 +69,14 @@ def make_one_of_each(number: int) -> str:
     )
     for seq in (1, 2):
         JobEvent.objects.create(job=job, seq=seq, type="created")
+    StoredFile.objects.create(
+        organization=organization,
+        job=job,
+        name=f"2026/{number}.mp3",
+        size_bytes=1,
+        created_at=timezone.now(),
+        expires_at=timezone.now(),
+    )
     UsageRecord.objects.create(
         job_id=str(job.pk),
         organization=organization,

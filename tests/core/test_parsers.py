@@ -88,7 +88,7 @@ def test_a_bad_body_is_refused_at_once_with_a_sentence(raw):
     with pytest.raises(InvalidJSON) as refused:
         json_object(raw, JSON)
 
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10
     error = refused.value
     assert (error.status, error.code, error.type) == (400, "invalid_json", "invalid_request_error")
     assert error.message.startswith(("The ", "A ", "An ", "Text ", "NaN ", "Infinity ", "-Inf"))
@@ -116,7 +116,7 @@ TAKEN = {
 def test_a_good_body_is_taken(value, raw):
     started = time.perf_counter()
     assert json_object(raw, JSON) == value
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 10
 
 
 def test_the_deepest_body():

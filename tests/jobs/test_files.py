@@ -166,7 +166,7 @@ def test_the_api_refuses_by_the_plan_and_shows_where_it_stands(voice):
     refused = Client().post("/api/jobs", wish, content_type="application/json", headers=headers)
     assert refused.status_code == 429
     assert refused.json()["error"]["code"] == "queue_full"
-    assert 86_000 < int(refused["retry-after"]) <= 86_400
+    assert 0 < int(refused["retry-after"]) <= 86_400
     assert Job.objects.filter(task="openai/audio-speech").count() == 0
 
     limits = Client().get(f"/api/organizations/{organization.public_id}/limits", headers=headers)
