@@ -24,7 +24,7 @@ from inference.work import Work
 
 logger = logging.getLogger(__name__)
 
-MAX_IMAGES = 17  # sixteen and a mask
+MAX_IMAGES = 16  # beside a mask
 THREADS = 16
 
 
@@ -108,7 +108,7 @@ def load_images(contract: dict[str, Any]) -> dict[str, Any]:
     part that is wrong.
     """
     parts = _image_parts(contract)
-    if len(parts) > MAX_IMAGES:
+    if sum(place != "mask" for place, _ in parts) > MAX_IMAGES:
         message = f"A request may hold at most {MAX_IMAGES} images"
         raise InvalidInput(message, param=parts[0][0].partition("[")[0])
     until = time.monotonic() + MAX_SECONDS
