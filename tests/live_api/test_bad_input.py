@@ -199,7 +199,7 @@ def send(http: httpx.Client, path: str, content: bytes, content_type: str | None
     headers = {} if content_type is None else {"Content-Type": content_type}
     began = time.monotonic()
     response = http.post(path, content=content, headers=headers)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 30
     return response
 
 
@@ -215,7 +215,7 @@ def acceptable(response: httpx.Response, label: str) -> None:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def others_are_served(site, readers) -> Iterator[None]:
+def others_are_served(site, readers, drawing) -> Iterator[None]:
     """Another organization's good requests succeed all the while."""
     stop, times, failures = threading.Event(), [], []
 
@@ -237,7 +237,7 @@ def others_are_served(site, readers) -> Iterator[None]:
     thread.join(60)
     assert not failures
     assert times
-    assert max(times) < 10
+    assert max(times) < 30
 
 
 @pytest.mark.sqlite
