@@ -127,6 +127,7 @@ def test_a_caller_who_leaves_makes_room(site, pool):
         "waiting_requests": 1,
         "running_jobs": 0,
         "queued_jobs": 0,
+        "storage_bytes": 0,
     }
     stream.close()
     began = time.monotonic()
