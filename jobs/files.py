@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from math import ceil
 
-from django.db.models import Sum
+from django.db.models import Min, QuerySet, Sum
 
 from casola_site.core import outputs
 from casola_site.core.errors import ApiError
@@ -58,10 +58,13 @@ def record(made: Iterable[tuple[str, int, Sequence[KeptFile]]]) -> None:
         insert_rows(StoredFile, rows)
 
 
+def _kept(organization_id: int, now: datetime) -> QuerySet[StoredFile]:
+    return StoredFile.objects.filter(organization_id=organization_id, expires_at__gt=now)
+
+
 def stored_bytes(*, organization_id: int, now: datetime) -> int:
     """How much the Organization's files take."""
-    kept = StoredFile.objects.filter(organization_id=organization_id, expires_at__gt=now)
-    return kept.aggregate(total=Sum("size_bytes"))["total"] or 0
+    return _kept(organization_id, now).aggregate(total=Sum("size_bytes"))["total"] or 0
 
 
 def require_room(*, organization_id: int, cap: int | None, plan: str, now: datetime) -> None:
@@ -72,8 +75,7 @@ def require_room(*, organization_id: int, cap: int | None, plan: str, now: datet
     outputs.require_room()
     if cap is None or stored_bytes(organization_id=organization_id, now=now) < cap:
         return
-    kept = StoredFile.objects.filter(organization_id=organization_id, expires_at__gt=now)
-    first = kept.order_by("expires_at").values_list("expires_at", flat=True).first()
+    first = _kept(organization_id, now).aggregate(first=Min("expires_at"))["first"]
     seconds = 60 if first is None else max(1, ceil((first - now).total_seconds()))
     raise FilesFull(cap, plan=plan, retry_after=seconds)
 

@@ -45,7 +45,7 @@ def submit_job(
     """A pending Job; its Runner is woken after the commit.
 
     What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
-    Raises QueueFull at one of the plan's caps, StorageFull when no more files can be kept here, or
+    Raises QueueFull or FilesFull at the plan's caps, StorageFull when the disk is nearly full, or
     OutOfBudget.
     """
     job_id = ids.job_id()

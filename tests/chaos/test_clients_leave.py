@@ -24,7 +24,7 @@ def test_leaving_a_stream_cancels_and_charges_what_was_produced(world: World):
     print(f"left a stream: cancelled after {seconds:.2f} s")
     assert row["status"] == "cancelled"
     seen = len(stream.seen.text.split())
-    assert seen <= row["completion_tokens"] < 1000
+    assert seen <= row["completion_tokens"] <= seen + 60  # a second at 20 ms each
     assert row["amount"] == row["completion_tokens"]
 
 
@@ -36,7 +36,7 @@ def test_leaving_a_waiting_request_cancels_it(world: World):
         httpx.post(world.url + CHAT, json=body, headers=world.headers(), timeout=1)
     rows = wait_until(lambda: world.query(sql, began), seconds=10)
     row = world.wait_row(str(rows[0][0]))
-    assert 1 <= row["completion_tokens"] <= 500  # of 1000, 20 ms each
+    assert 1 <= row["completion_tokens"] <= 120  # of 1000, 20 ms each
 
 
 def test_a_hundred_leave_at_once(world: World):

@@ -288,7 +288,8 @@ def test_broken_schemas_and_bombs_are_refused(name):
     with pytest.raises(InvalidInput) as refusal:
         factory().matcher_for(schema_format(schema))
     # On a slow machine the bound of time may come before that of size.
-    assert any(word in str(refusal.value) for word in (part, "takes too much time"))
+    parts = (part, "takes too much time") if part == "too complex" else (part,)
+    assert any(word in str(refusal.value) for word in parts)
     assert len(str(refusal.value)) <= 320
     assert refusal.value.param == "response_format.json_schema.schema"
 
