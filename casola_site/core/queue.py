@@ -18,15 +18,17 @@ from django_q.tasks import async_task
 RUNNER_PREFIX = "runner:"
 BEAT_PREFIX = "beat:"
 AWAY_SECONDS = 1.0
+ACKNOWLEDGE_SECONDS = 60.0
 
 logger = logging.getLogger(__name__)
 
 
 class DatabaseBroker(ORM):
-    """django-q's broker over the database, without two of its weaknesses.
+    """django-q's broker over the database, without some of its weaknesses.
 
-    A task is due at once whatever the clocks of two hosts say, and a database that is away for a
-    moment makes the pusher wait a second instead of dying and being absent for ten.
+    A task is due at once whatever the clocks of two hosts say. A database that is away for a moment
+    makes the pusher wait a second instead of dying and being absent for ten, and the monitor try
+    again instead of dying with the result in its hands, whose function would then run twice.
     """
 
     def enqueue(self, task: str) -> int:
@@ -44,6 +46,18 @@ class DatabaseBroker(ORM):
             logger.warning("the queue cannot be read: %s", error)
             time.sleep(AWAY_SECONDS)
             return None
+
+    def acknowledge(self, task_id: int) -> None:
+        """Take a task that was done from the queue. Raises DatabaseError if it cannot for a minute."""
+        until = time.monotonic() + ACKNOWLEDGE_SECONDS
+        while True:
+            try:
+                return super().acknowledge(task_id)
+            except DatabaseError as error:
+                if time.monotonic() > until:
+                    raise
+                logger.warning("a task cannot be taken from the queue: %s", error)
+                time.sleep(AWAY_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

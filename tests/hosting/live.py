@@ -18,7 +18,7 @@ import psutil
 from django.conf import settings
 from django.db import connections
 from django.utils import timezone
-from django_q.models import OrmQ
+from django_q.models import OrmQ, Task
 from django_q.signing import SignedPackage
 
 from casola_site.core import processes
@@ -82,7 +82,7 @@ class World:
     # --- the tables ---------------------------------------------------------------------------
 
     def reset(self) -> None:
-        for model in (Placement, ModelSpec, Runner, OrmQ):
+        for model in (Placement, ModelSpec, Runner, OrmQ, Task):
             model.objects.using(ALIAS).all().delete()
 
     def want(self, model_id: str, **options: Any) -> Placement:
@@ -137,6 +137,11 @@ class World:
         return OrmQ.objects.using(ALIAS).create(
             key=cluster, payload=SignedPackage.dumps(task), lock=lock
         )
+
+    def failures(self) -> list[str]:
+        """The reasons of the failed functions that the monitor wrote down."""
+        results = Task.objects.using(ALIAS).filter(success=False).values_list("result", flat=True)
+        return [str(result).partition(" :")[0] for result in results]
 
     def queued(self, cluster: str, prefix: str = "") -> list[str]:
         rows = OrmQ.objects.using(ALIAS).filter(key=cluster).order_by("pk")

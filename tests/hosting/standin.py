@@ -86,6 +86,11 @@ def write(name: str) -> None:
     Path(settings.VAR_DIR, name).write_text(f"{settings.Q_CLUSTER_NAME} {os.getpid()}")
 
 
+def fail(reason: str) -> None:
+    """A background function that cannot do it."""
+    raise RuntimeError(reason)
+
+
 def sleep(name: str, seconds: float) -> None:
     """A background function that takes its time, and counts how often it began."""
     with Path(settings.VAR_DIR, name).open("a") as file:

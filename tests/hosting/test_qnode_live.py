@@ -137,8 +137,19 @@ def test_killed_pusher_and_monitor_are_replaced(world):
     for process in node.children()[-2:]:
         process.kill()
     world.enqueue("default", "tests.hosting.standin.write", "after-pusher")
-    until(lambda: _read(world, "after-pusher"), 15)
-    until(lambda: not world.queued("default", "test:"), 10, "the acknowledgement by the monitor")
+    until(lambda: _read(world, "after-pusher"), 15, node.text)
+    until(lambda: not world.queued("default", "test:"), 10, node.text)
+    world.enqueue("default", "tests.hosting.standin.fail", "for the monitor")
+    until(lambda: world.failures() == ["for the monitor"], 10, node.text)
+    assert world.queued("default", "test:") == []
+
+
+def test_function_that_ran_is_not_run_again_for_want_of_a_monitor(world):
+    node = world.start("default")
+    node.children()[-2].suspend()
+    world.enqueue("default", "tests.hosting.standin.write", "unheard")
+    until(lambda: _read(world, "unheard"), 15, node.text)
+    until(lambda: not world.queued("default", "test:"), 10, node.text)
 
 
 def test_sigterm_to_the_group_drains_endless_tasks(world):

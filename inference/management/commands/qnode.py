@@ -209,21 +209,28 @@ def _child(
 
 
 def _report_to(board: WorkerBoard, cell: int) -> None:
-    """In a worker: tell the board about each task, and acknowledge a Runner's before it begins.
+    """In a worker: tell the board about each task, and take it from the queue when it is done.
 
-    django-q hands an unacknowledged task out again after `retry` seconds, even while it runs.
+    django-q hands an unacknowledged task out again after `retry` seconds, even while it runs, so a
+    Runner's is acknowledged before it begins; and it leaves that to the monitor, so that a function
+    would run twice if the monitor, or the cluster, were killed with its result on the way.
     """
 
     def begin(task: dict[str, Any], **_: Any) -> None:
         board.write(cell, pid=os.getpid(), busy=True)
         if str(task["name"]).startswith(queue.RUNNER_PREFIX):
-            try:
-                get_broker().acknowledge(task["ack_id"])
-            except Exception:  # the agent drops the task once it sees the Runner
-                logger.exception("could not acknowledge %s", task["name"])
+            acknowledge(task)  # if it cannot, the agent drops the task once it sees the Runner
 
-    def end(**_: Any) -> None:
+    def end(task: dict[str, Any], **_: Any) -> None:
+        if task.get("success") or task.get("ack_failure"):
+            acknowledge(task)  # if it cannot, the monitor does it
         board.write(cell, pid=os.getpid(), busy=False)
+
+    def acknowledge(task: dict[str, Any]) -> None:
+        try:
+            get_broker().acknowledge(task["ack_id"])
+        except Exception:
+            logger.exception("could not acknowledge %s", task["name"])
 
     pre_execute.connect(begin, weak=False, dispatch_uid="qnode")
     post_execute_in_worker.connect(end, weak=False, dispatch_uid="qnode")
