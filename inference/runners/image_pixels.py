@@ -31,9 +31,9 @@ def read_source(part: Any, *, param: str) -> tuple[Image.Image, Image.Image | No
     Raises InvalidInput.
     """
     picture = open_picture((part or {}).get("data"), param=param)
-    if not _has_alpha(picture):
+    if not picture.has_alpha:
         return decode(picture, param=param), None
-    whole = _decoded(picture, "RGBA", param)
+    whole = decode(picture, mode="RGBA", param=param)
     paper = Image.new("RGBA", whole.size, (*PAPER, 255))
     clear = whole.getchannel("A").point(lambda alpha: 0 if alpha >= HALF else 255)
     flat = Image.alpha_composite(paper, whole).convert("RGB")
@@ -46,11 +46,13 @@ def read_mask(part: Any, size: Size, *, param: str = "mask") -> Image.Image:
     Raises InvalidInput.
     """
     picture = open_picture((part or {}).get("data"), param=param)
-    if _has_alpha(picture):
-        alpha = _decoded(picture, "RGBA", param).getchannel("A")
+    if picture.has_alpha:
+        alpha = decode(picture, mode="RGBA", param=param).getchannel("A")
         mask = alpha.point(lambda value: 0 if value >= HALF else 255)
     else:
-        mask = _decoded(picture, "L", param).point(lambda value: 255 if value >= HALF else 0)
+        mask = decode(picture, mode="L", param=param).point(
+            lambda value: 255 if value >= HALF else 0
+        )
     if mask.size != size:
         message = f"The mask must be as large as the image, {size[0]}x{size[1]} pixels"
         raise InvalidInput(message, code="invalid_image", param=param)
@@ -58,17 +60,6 @@ def read_mask(part: Any, size: Size, *, param: str = "mask") -> Image.Image:
         message = "The mask leaves nothing to be changed: no part of it is transparent"
         raise InvalidInput(message, code="invalid_image", param=param)
     return mask
-
-
-def _has_alpha(picture: Image.Image) -> bool:
-    return "A" in picture.getbands() or "transparency" in picture.info
-
-
-def _decoded(picture: Image.Image, mode: str, param: str) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture).convert(mode)
-    except Exception as error:  # damaged images come out as any kind of error
-        raise InvalidInput("The image is damaged", code="invalid_image", param=param) from error
 
 
 def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import av
+from PIL import Image, ImageOps
 
 PAGE = resource.getpagesize()
 # Demuxers that read one file and nothing beside it: no playlists, no lists of files.
@@ -33,6 +34,9 @@ FORMATS = (
 MOST_CHANNELS = 64
 HIGHEST_RATE = 768_000
 MOST_DAMAGES = 200
+PICTURES = ("PNG", "JPEG", "WEBP", "GIF")
+ORIENTATION = 0x0112
+DAMAGED = "is damaged"
 UNREADABLE = "is not a sound file that can be read"
 EMPTY = "holds no sound"
 
@@ -106,7 +110,23 @@ def _resampled(frames: Iterator[Any], rate: int) -> Iterator[Any]:
         yield from resampler.resample(None)
 
 
-KINDS = {"sound": sound}
+def picture(source: IO[bytes], target: IO[bytes], wish: dict[str, Any]) -> dict[str, Any]:
+    """The first frame, upright, as bare pixels of Pillow's mode `mode`; at most `pixels` of them."""
+    try:
+        opened = Image.open(source, formats=PICTURES)
+        if opened.width * opened.height <= wish["pixels"]:
+            image = ImageOps.exif_transpose(opened).convert(wish["mode"])
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged images come out as any kind of error
+        raise Refused(DAMAGED) from error
+    if opened.width * opened.height > wish["pixels"]:
+        raise Refused(f"has more than {wish['pixels']} pixels")
+    target.write(image.tobytes())
+    return {"width": image.width, "height": image.height}
+
+
+KINDS = {"sound": sound, "picture": picture}
 
 
 def main() -> None:
@@ -115,6 +135,8 @@ def main() -> None:
     av.logging.set_level(None)
     # What is imported on first use must be here before nothing can be opened any more.
     sound(io.BytesIO(_beep()), io.BytesIO(), {"rate": 16_000, "seconds": 60})
+    for form in PICTURES:
+        picture(io.BytesIO(_speck(form)), io.BytesIO(), {"mode": "RGBA", "pixels": 64})
     _say({"ready": True})
     for line in sys.stdin:
         child = os.fork()
@@ -131,6 +153,15 @@ def _beep() -> bytes:
     with wave.open(file, "wb") as writer:
         writer.setparams((1, 2, 8_000, 0, "NONE", ""))
         writer.writeframes(b"\x00\x01" * 800)
+    return file.getvalue()
+
+
+def _speck(form: str) -> bytes:
+    exif = Image.Exif()
+    exif[ORIENTATION] = 6
+    more = {} if form == "GIF" else {"exif": exif.tobytes()}
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, form, **more)
     return file.getvalue()
 
 

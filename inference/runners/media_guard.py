@@ -1,4 +1,4 @@
-"""Files that callers sent are opened in a process of their own: this one sees samples only."""
+"""Files that callers sent are opened in a process of their own: this one sees samples and pixels."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
 
 from inference.runners.base import InvalidInput
 from inference.runners.helper_process import HelperPool
@@ -51,25 +52,43 @@ class MediaGuard:
         """
         with tempfile.TemporaryFile() as samples:
             wish = {"kind": "sound", "rate": rate, "seconds": seconds, "raw": raw}
-            answer = self._pool.ask(
-                {**wish, "input": _path(content), "output": _path(samples)},
-                self._limits.wall_s + SPARE_SECONDS,
-            )
-            if answer is None or answer.get("died"):
-                raise _refused(TOO_MUCH, param)
-            if "error" in answer:
-                raise _refused(answer["error"], param)
+            answer, fault = self._ask(wish, content, samples)
+            if fault:
+                raise InvalidInput(f"The file {fault}", code="invalid_audio", param=param)
             return np.memmap(samples, dtype="<i2", mode="r", shape=(answer["samples"],))
+
+    def picture(self, content: bytes, *, mode: str, pixels: int, param: str) -> Image.Image:
+        """The first frame of an image, upright, in that mode of Pillow; at most so many pixels.
+
+        Blocking. Raises InvalidInput (its code is invalid_image) or Busy.
+        """
+        with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as target:
+            source.write(content)
+            source.flush()
+            wish = {"kind": "picture", "mode": mode, "pixels": pixels}
+            answer, fault = self._ask(wish, source, target)
+            if fault:
+                raise InvalidInput(f"The image {fault}", code="invalid_image", param=param)
+            target.seek(0)
+            return Image.frombytes(mode, (answer["width"], answer["height"]), target.read())
 
     def close(self) -> None:
         """End the helpers."""
         self._pool.close()
 
+    def _ask(
+        self, wish: dict[str, Any], source: IO[bytes], target: IO[bytes]
+    ) -> tuple[dict[str, Any], str]:
+        """What the child found, or what is wrong with the file."""
+        answer = self._pool.ask(
+            {**wish, "input": _path(source), "output": _path(target)},
+            self._limits.wall_s + SPARE_SECONDS,
+        )
+        if answer is None or answer.get("died"):
+            return {}, TOO_MUCH
+        return answer, answer.get("error", "")
+
 
 def _path(file: IO[bytes]) -> str:
     """Where another process finds what is open here, with a place of its own to read from."""
     return f"/proc/{os.getpid()}/fd/{file.fileno()}"
-
-
-def _refused(what: str, param: str) -> InvalidInput:
-    return InvalidInput(f"The file {what}", code="invalid_audio", param=param)

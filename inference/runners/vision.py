@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from transformers import AutoImageProcessor, PreTrainedModel
 
 from inference.runners.attention import Chunk, RaggedStep, running
@@ -20,7 +19,7 @@ from inference.runners.base import InvalidInput, LoadError
 from inference.runners.forward import RaggedForward
 from inference.runners.generation import Generation
 from inference.runners.media import Media, Picture
-from inference.runners.pictures import decode, open_picture, upright_size
+from inference.runners.pictures import Sent, decode, open_picture
 
 MOST_PIXELS = {"cpu": 1 << 20, "cuda": 1 << 22}
 
@@ -47,7 +46,7 @@ class ImageReader:
         self._token = model.config.image_token_id
         self._merged = self._processor.merge_size**2
 
-    def open(self, messages: Sequence[dict[str, Any]]) -> list[tuple[str, Image.Image, bytes]]:
+    def open(self, messages: Sequence[dict[str, Any]]) -> list[tuple[str, Sent, bytes]]:
         """The images of all messages in order, each with its place and a digest.
 
         Only headers are read. Raises InvalidInput.
@@ -63,9 +62,7 @@ class ImageReader:
                     found.append((place, picture, digest))
         return found
 
-    def expand(
-        self, tokens: list[int], images: Sequence[tuple[str, Image.Image, bytes]]
-    ) -> list[int]:
+    def expand(self, tokens: list[int], images: Sequence[tuple[str, Sent, bytes]]) -> list[int]:
         """The prompt with as many placeholders for each image as it has features.
 
         Raises InvalidInput where the template did not place every image.
@@ -79,7 +76,7 @@ class ImageReader:
             expanded += [token] * (next(counts) if token == self._token else 1)
         return expanded
 
-    def read(self, prompt: list[int], images: Sequence[tuple[str, Image.Image, bytes]]) -> Media:
+    def read(self, prompt: list[int], images: Sequence[tuple[str, Sent, bytes]]) -> Media:
         """Decode and cut the images of an expanded prompt. Raises InvalidInput."""
         pictures = []
         at = 0
@@ -95,8 +92,8 @@ class ImageReader:
         digest = hashlib.blake2b(b"".join(one for *_, one in images), digest_size=32).digest()
         return Media(pictures, *self._positions(prompt, pictures), digest)
 
-    def _features(self, image: Image.Image) -> int:
-        height, width = upright_size(image)
+    def _features(self, image: Sent) -> int:
+        height, width = image.upright_size
         return self._processor.get_number_of_image_patches(height, width) // self._merged
 
     def _positions(self, prompt: list[int], pictures: list[Picture]) -> tuple[torch.Tensor, int]:

@@ -13,6 +13,7 @@ import av
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from inference.runners.base import InvalidInput
 from inference.runners.media_guard import TOO_MUCH, MediaGuard, MediaLimits
@@ -192,3 +193,24 @@ def test_a_bomb_holds_up_nobody_and_leaves_nothing(guard):
     worker.join()
     assert refused == ["The file is longer than 10 minutes"]
     assert psutil.Process().memory_info().rss - before < 50 << 20
+
+
+def test_pictures_are_decoded_within_the_same_limits(guard):
+    file = io.BytesIO()
+    Image.new("RGB", (5000, 5000), "red").save(file, "PNG")
+    bomb = file.getvalue()
+    assert len(bomb) < 200_000
+    whole = guard.picture(bomb, mode="L", pixels=25_000_000, param="image")
+    assert (whole.size, whole.getpixel((0, 0))) == ((5000, 5000), 76)
+    small = MediaGuard(limits=MediaLimits(memory=30 << 20), helpers=1)
+    try:
+        for asked, pixels, message in (
+            (small, 25_000_000, f"The image {TOO_MUCH}"),
+            (guard, 24_999_999, "The image has more than 24999999 pixels"),
+        ):
+            with pytest.raises(InvalidInput) as error:
+                asked.picture(bomb, mode="L", pixels=pixels, param="image")
+            assert str(error.value) == message
+            assert (error.value.code, error.value.param) == ("invalid_image", "image")
+    finally:
+        small.close()

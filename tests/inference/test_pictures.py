@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from inference.runners.base import InvalidInput
-from inference.runners.pictures import MAX_PIXELS, decode, open_picture, upright_size
+from inference.runners.pictures import MAX_PIXELS, decode, open_picture
 from tests.inference.tiny_vision import picture
 
 PLACE = "messages[0].content[1]"
@@ -61,7 +61,7 @@ def test_images_are_turned_upright(orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
     image = open_picture(saved("JPEG", exif=exif.tobytes()), param=PLACE)
-    expected = upright_size(image)
+    expected = image.upright_size
     made = decode(image, param=PLACE)
     assert (made.height, made.width) == expected
     assert made.size == ((30, 20) if orientation >= 5 else (20, 30))
