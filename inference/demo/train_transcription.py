@@ -282,14 +282,20 @@ def width_of(batch: list[Heard], progress: float, draw: random.Random) -> int:
     return min(FRAMES, 2 * ((longest + draw.randrange(40) + 1) // 2))
 
 
-def train(plan: Plan) -> tuple[WhisperForConditionalGeneration, WhisperProcessor, list[float]]:
-    """Train by the plan; the model, its processor and the loss of each step."""
-    processor = make_processor(plan.seed)
+def train(
+    plan: Plan, begun: Path | None = None
+) -> tuple[WhisperForConditionalGeneration, WhisperProcessor, list[float]]:
+    """Train by the plan, from nothing or from a folder's weights; model, processor, losses."""
     torch.manual_seed(plan.seed)
-    model = make_model(processor.tokenizer, plan.width)
+    if begun is None:
+        processor = make_processor(plan.seed)
+        model = make_model(processor.tokenizer, plan.width)
+    else:
+        processor = WhisperProcessor.from_pretrained(begun)
+        model = WhisperForConditionalGeneration.from_pretrained(begun, dtype=torch.float32)
     size = sum(p.numel() for p in model.parameters())
     print(f"{size:,} parameters, {len(processor.tokenizer)} tokens", flush=True)
-    model.ears = nn.Linear(plan.width, PIECES + 1)
+    model.ears = nn.Linear(model.config.d_model, PIECES + 1)
     course = Course(model, plan, is_hidden=lambda name: ".layers." in name)
     studio = Studio(processor, plan.seed, max(plan.corpus, LOOKED_AT * plan.rows))
     scribe = Scribe(processor.tokenizer, studio.draw)
@@ -318,11 +324,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=0, help="train by steps instead of minutes")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", type=Path, help="go on with this folder's weights")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     plan = Plan(minutes=given.minutes, steps=given.steps, seed=given.seed, rows=ROWS, corpus=POOL)
-    model, processor, _ = train(plan)
+    model, processor, _ = train(plan, given.resume)
     save(model, processor, given.out)
 
 
