@@ -19,7 +19,7 @@ CAPS: tuple[tuple[str, int], ...] = (
     ("/openai/v1/audio/speech", JSON_CAP),
     ("/openai/v1/audio/", 32 * MB),
     ("/openai/v1/images/", 28 * MB),
-    ("/openai/v1/files", 200 * MB),
+    ("/openai/v1/files", 201 * MB),
     ("/fal/storage", 200 * MB),
     ("/outputs/", 0),
 )

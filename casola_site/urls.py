@@ -17,6 +17,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("reference", docs),
     path("openapi.json", SchemaView.as_view(), name="schema"),
     path("", include("accounts.sign_in.urls")),
+    path("openai/", include("jobs.api.openai_urls")),
     path("openai/", include("inference.api.openai.urls")),
     path("api/", include("accounts.api.urls")),
     path("api/", include("tokens.api.urls")),

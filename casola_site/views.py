@@ -43,6 +43,7 @@ ENDPOINTS = (
     Endpoint("POST", "/openai/v1/audio/translations", "Speech to English text"),
     Endpoint("POST", "/openai/v1/images/generations", "Pictures from text"),
     Endpoint("POST", "/openai/v1/images/edits", "Pictures changed, whole or within a mask"),
+    Endpoint("POST", "/openai/v1/files", "Files, kept byte for byte"),
     Endpoint("GET", "/openai/v1/models", "The models that your key may use"),
     Endpoint("POST", "/api/jobs", "Work that may wait: submit, poll, cancel"),
     Endpoint("GET", "/api/model-status", "Which models are online"),

@@ -131,8 +131,17 @@ class RunnerAdmin(ReadOnlyAdmin):
 class StoredFileAdmin(ReadOnlyAdmin):
     """Who keeps how much; what is in the files belongs to the tenant."""
 
-    list_display = ("name", "organization", "job_id", "size_bytes", "created_at", "expires_at")
-    search_fields = ("name", "organization__public_id", "job__id")
+    list_display = (
+        "__str__",
+        "organization",
+        "purpose",
+        "job_id",
+        "size_bytes",
+        "created_at",
+        "expires_at",
+    )
+    list_filter = ("purpose",)
+    search_fields = ("name", "public_id", "organization__public_id", "job__id")
     list_select_related = ("organization",)
     raw_id_fields = ("job",)
     ordering = ("-created_at",)

@@ -30,5 +30,16 @@ class RunnerState(models.TextChoices):
     STOPPED = "stopped"
 
 
+class FilePurpose(models.TextChoices):
+    """What a file that a client sent is for: OpenAI's words."""
+
+    ASSISTANTS = "assistants"
+    BATCH = "batch"
+    FINE_TUNE = "fine-tune"
+    VISION = "vision"
+    USER_DATA = "user_data"
+    EVALS = "evals"
+
+
 TERMINAL = (JobStatus.COMPLETED, JobStatus.FAILED, JobStatus.CANCELLED)
 HOLDS_LEASE = (RunnerState.LOADING, RunnerState.LIVE, RunnerState.DRAINING)

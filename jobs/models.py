@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from accounts.models import Organization, User
 from casola_site.core import ids
-from jobs.enums import HOLDS_LEASE, JobStatus, Lane, RunnerState
+from jobs.enums import HOLDS_LEASE, FilePurpose, JobStatus, Lane, RunnerState
 from tokens.models import ApiToken
 
 
@@ -129,16 +129,29 @@ class Job(models.Model):
 
 
 class StoredFile(models.Model):
-    """A file that a Job made; it lies in the storage under its name until its address expires."""
+    """A file that a Job made or a client sent; it lies in the storage under its name.
+
+    One that a Job made is opened by its signed address until it expires. One that was sent has a
+    public id and a purpose, belongs to who sent it, and may be kept until it is deleted
+    (`expires_at` is None); its row stands before its content does, and is_whole says when that came.
+    """
 
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, related_name="files", db_index=False
     )
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, related_name="files")
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, null=True, related_name="files")
+    public_id = models.CharField(  # noqa: DJ001 - unique where there is one
+        max_length=40, unique=True, null=True, editable=False
+    )
+    purpose = models.CharField(max_length=16, choices=FilePurpose.choices, blank=True, default="")
+    filename = models.CharField(max_length=255, blank=True, default="")
+    token = models.ForeignKey(ApiToken, on_delete=models.PROTECT, null=True, related_name="+")
+    user = models.ForeignKey(User, on_delete=models.PROTECT, null=True, related_name="+")
     name = models.CharField(max_length=200, unique=True)
     size_bytes = models.PositiveBigIntegerField()
+    is_whole = models.BooleanField(default=True)
     created_at = models.DateTimeField()
-    expires_at = models.DateTimeField()
+    expires_at = models.DateTimeField(null=True)
 
     class Meta:
         indexes = (
@@ -147,10 +160,15 @@ class StoredFile(models.Model):
                 fields=("organization", "expires_at", "size_bytes"), name="file_by_organization"
             ),
             models.Index(fields=("expires_at",), name="file_expiry"),
+            models.Index(
+                fields=("organization", "-created_at"),
+                name="file_sent",
+                condition=Q(public_id__isnull=False),
+            ),
         )
 
     def __str__(self) -> str:
-        return self.name
+        return self.public_id or self.name
 
 
 class JobEvent(models.Model):

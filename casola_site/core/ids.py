@@ -77,6 +77,11 @@ def usage_id() -> str:
     return new_id("use")
 
 
+def file_id() -> str:
+    """Id of a StoredFile that a client sent, in OpenAI's spelling."""
+    return f"file-{random_text(LENGTH)}"
+
+
 def job_id() -> uuid.UUID:
     """A UUIDv7: sorted by time, 74 random bits."""
     return uuid6.uuid7()

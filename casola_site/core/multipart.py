@@ -53,18 +53,27 @@ class Form:
     files: dict[str, list[Upload]] = field(default_factory=dict)
 
     def values(
-        self, *, lists: frozenset[str] = frozenset(), fields: Mapping[str, Any] | None = None
+        self,
+        *,
+        lists: frozenset[str] = frozenset(),
+        objects: frozenset[str] = frozenset(),
+        fields: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """What a serializer takes: the last text or file of each name, all of a name in `lists`.
 
-        `name[]` and `name[0]` are other ways to write one of several. A form has texts only: with
-        a serializer's `fields`, those of its numbers and booleans become such.
+        `name[]` and `name[0]` are other ways to write one of several, `name[key]` is how a key of
+        one in `objects` is written. A form has texts only: with a serializer's `fields`, those of
+        its numbers and booleans become such.
         """
         found: dict[str, Any] = {}
         everything: list[tuple[str, list[Any]]] = [*self.fields.items(), *self.files.items()]
         for name, values in everything:
             bare = name.partition("[")[0] if name.endswith("]") else name
-            if bare in lists:
+            if bare in objects and bare != name:
+                if not isinstance(found.get(bare), dict):
+                    found[bare] = {}
+                found[bare][name[len(bare) + 1 : -1]] = values[-1]
+            elif bare in lists:
                 found.setdefault(bare, []).extend(values)
             else:
                 found[bare] = _meant(values[-1], (fields or {}).get(bare))
@@ -165,7 +174,10 @@ class _Keeper(FileUploadHandler):
 
 
 class FormParser(BaseParser):
-    """DRF's door to `read_form`; the view's `form_lists` names what may come several times."""
+    """DRF's door to `read_form`.
+
+    The view's `form_lists` names what may come several times, `form_objects` what comes by keys.
+    """
 
     media_type = "multipart/form-data"
 
@@ -174,11 +186,15 @@ class FormParser(BaseParser):
     ) -> dict[str, Any]:
         """Read the whole body. The files close with the request's memory."""
         context = parser_context or {}
-        lists = getattr(context.get("view"), "form_lists", frozenset())
+        view = context.get("view")
+        lists = getattr(view, "form_lists", frozenset())
+        objects = getattr(view, "form_objects", frozenset())
         size = int(context["request"].META.get("CONTENT_LENGTH") or 0)
         form = read_form(stream, size=size, content_type=media_type or "")
-        serializer = getattr(context.get("view"), "request_serializer", None)
-        return form.values(lists=lists, fields=serializer().fields if serializer else None)
+        serializer = getattr(view, "request_serializer", None)
+        return form.values(
+            lists=lists, objects=objects, fields=serializer().fields if serializer else None
+        )
 
 
 FORM_PARSERS = (FormParser, StrictJSONParser)

@@ -80,15 +80,15 @@ def new_name(*, organization_id: int, attempt: int, extension: str, now: datetim
     return f"{hour}/{owner}/{secrets.token_hex(12)}-{attempt}.{extension}"
 
 
-def write(name: str, content: IO[bytes]) -> int:
+def write(name: str, content: IO[bytes], *, folder: str = FOLDER) -> int:
     """Put the file under its name, whole or not at all; returns its bytes. Raises OSError."""
     place = storage()
     if not isinstance(place, FileSystemStorage):
         file = File(content)
         size = file.size  # asked before, since some storages close what they saved
-        place.save(f"{FOLDER}/{name}", file)  # object stores show whole files only
+        place.save(f"{folder}/{name}", file)  # object stores show whole files only
         return size
-    path = Path(place.path(f"{FOLDER}/{name}"))
+    path = Path(place.path(f"{folder}/{name}"))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
@@ -113,15 +113,15 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def read(name: str) -> IO[bytes]:
+def read(name: str, *, folder: str = FOLDER) -> IO[bytes]:
     """The file of that name, open at its start. Raises FileNotFoundError."""
-    return storage().open(f"{FOLDER}/{name}", "rb")
+    return storage().open(f"{folder}/{name}", "rb")
 
 
-def remove(name: str) -> None:
+def remove(name: str, *, folder: str = FOLDER) -> None:
     """Take a file away before its hour is swept; one that is gone is fine."""
     with contextlib.suppress(FileNotFoundError):
-        storage().delete(f"{FOLDER}/{name}")
+        storage().delete(f"{folder}/{name}")
 
 
 def exists(name: str) -> bool:

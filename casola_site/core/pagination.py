@@ -12,19 +12,24 @@ from casola_site.core.errors import InvalidRequest
 from casola_site.core.ids import can_be_id
 
 MAX_LIMIT = 100
-LIMIT = re.compile(r"[0-9]{1,4}")
+LIMIT = re.compile(r"[0-9]{1,5}")
 
 
 def page(
-    rows: QuerySet, params: Any, *, key: str = "public_id", default: int = 20
+    rows: QuerySet,
+    params: Any,
+    *,
+    key: str = "public_id",
+    default: int = 20,
+    most: int = MAX_LIMIT,
 ) -> tuple[list[Model], bool]:
     """One page of `rows`, newest first (`order=asc` turns it); returns (rows, has_more).
 
-    Raises InvalidRequest for a limit outside 1-100, an unknown order or an unknown `after`.
+    Raises InvalidRequest for a limit outside 1 to `most`, an unknown order or an unknown `after`.
     """
     raw = params.get("limit", str(default))
-    if not LIMIT.fullmatch(raw) or not 1 <= int(raw) <= MAX_LIMIT:
-        raise InvalidRequest(f"limit must be 1 to {MAX_LIMIT}", code="invalid_value", param="limit")
+    if not LIMIT.fullmatch(raw) or not 1 <= int(raw) <= most:
+        raise InvalidRequest(f"limit must be 1 to {most}", code="invalid_value", param="limit")
     order = params.get("order", "desc")
     if order not in ("asc", "desc"):
         raise InvalidRequest("order must be asc or desc", code="invalid_value", param="order")

@@ -256,6 +256,7 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "TAGS": [
         {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
+        {"name": "Files", "description": "What clients send, kept byte for byte."},
         {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
         {"name": "Models", "description": "What is served and whether it is online."},
         {"name": "Organizations", "description": "Members, invites, audit, API tokens, usage."},

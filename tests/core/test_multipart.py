@@ -138,3 +138,10 @@ def test_a_body_that_is_no_form_has_nothing_in_it():
 def test_only_forms_are_forms():
     types = ["Multipart/Form-Data; boundary=x", "multipart/mixed; boundary=x", "application/json"]
     assert [is_form(kind) for kind in types] == [True, False, False]
+
+
+def test_keys_of_an_object_are_brought_together():
+    form = read(part("a[x]", b"1"), part("a[y]", b"2"), part("a", b"3"), part("b[x]", b"4"))
+    assert form.values(objects=frozenset({"a"})) == {"a": "3", "b": "4"}
+    form = read(part("a", b"3"), part("a[x]", b"1"), part("a[y]", b"2"))
+    assert form.values(objects=frozenset({"a"})) == {"a": {"x": "1", "y": "2"}}

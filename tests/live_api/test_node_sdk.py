@@ -37,6 +37,11 @@ def test_tools(node, name):
     node("tools.mjs", name)
 
 
+@pytest.mark.parametrize("name", node_tools.scenarios("files.mjs"))
+def test_files(node, name):
+    node("files.mjs", name)
+
+
 @pytest.mark.usefixtures("speaking")
 @pytest.mark.parametrize("name", node_tools.scenarios("speech.mjs"))
 def test_speech(node, name):
