@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from inference.runners.base import Units
+from inference.runners.base import Progress, Units
 
 SPREAD = 0.75  # the shortest text of a step has at least this share of the longest one's tokens,
 SLACK = 8  # or lacks at most so many
@@ -41,6 +41,8 @@ class Item:
 class BatchRequest:
     """All texts of one request. `finish` makes its result of the values, in the texts' order.
 
+    `item_name` is what its progress calls them.
+
     Where there is a `tell`, it gives what the caller is to read of each value as soon as all before
     it are there.
     """
@@ -58,6 +60,7 @@ class BatchRequest:
     done_tokens: int = 0
     compute_s: float = 0.0
     tell: Callable[[Any], str] | None = None
+    item_name: str = "texts"
     told: int = 0
     is_cancelled: bool = False
     is_over: bool = False
@@ -73,6 +76,13 @@ class BatchRequest:
     def total_tokens(self) -> int:
         """Tokens of all texts."""
         return sum(len(item) for item in self.items)
+
+    def progress(self) -> Progress:
+        """How many of its texts are done."""
+        count = len(self.items)
+        done = count - self.left
+        words = f"{done} of {count} {self.item_name}"
+        return Progress(self.request_id, round(done / count, 4), words, self.units)
 
     def news(self) -> str:
         """What can be told by now and was not."""

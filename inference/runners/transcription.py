@@ -117,6 +117,7 @@ class TranscriptionRunner(BatchRunner):
             return transcription.packed(transcript(found, values, len(samples), language))
 
         batch = SoundRequest(request_id, salt, finish)
+        batch.item_name = "windows"
         batch.duration_ms = round(len(samples) * 1000 / RATE)
         prompt = self._prompt(wish.prompt)
         for window in found or [Window(0, 0)]:

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from inference.runners.base import Busy, Ended, Failed
+from inference.runners.base import Busy, Ended, Failed, Progress
 from inference.runners.batch_engine import MAX_FAILED_STEPS, BatchEngine, BatchLimits
 from inference.runners.batch_line import BatchRequest
 from tests.inference.recorder import Recorder
@@ -85,6 +85,24 @@ def test_requests_that_wait_share_the_next_step(engines, model):
     seen.wait("first", *[f"r{number}" for number in range(20)])
     assert len(model.steps) == 2
     assert seen.end("r7").result == {"values": [28]}
+
+
+def test_a_request_of_several_steps_says_how_far_it_is(engines):
+    engine, seen = engines(rows=1), Recorder()
+    engine.start(seen)
+    asked = request("x", [1], [2, 2], [3], [4] * 3)
+    asked.item_name = "windows"
+    engine.submit(asked)
+    end = seen.end("x")
+    found = [event for event in seen.by_id["x"] if isinstance(event, Progress)]
+    assert [(one.fraction, one.message) for one in found] == [
+        (0.25, "1 of 4 windows"),
+        (0.5, "2 of 4 windows"),
+        (0.75, "3 of 4 windows"),
+    ]
+    used = [one.units.prompt_tokens for one in found]
+    assert used == sorted(set(used))
+    assert used[-1] < end.units.prompt_tokens == 7
 
 
 def test_cancel_ends_a_request_before_the_next_step(engines, model):
