@@ -144,9 +144,13 @@ def require_room() -> None:
 # -- addresses ------------------------------------------------------------------------------------
 
 
-def address(name: str, *, now: datetime) -> str:
-    """The path and query that open the file for a day from now on; `absolute` puts a host before."""
-    until = int((now + LIFETIME).timestamp())
+def address(name: str, *, now: datetime, latest: datetime | None = None) -> str:
+    """The path and query that open the file for a day from now on, but not after `latest`.
+
+    `absolute` puts a host before.
+    """
+    ends = [now + LIFETIME, *([latest] if latest is not None else [])]
+    until = int(min(ends).timestamp())
     return f"{PREFIX}{name}?exp={until}&sig={_signature(name, until)}"
 
 
@@ -186,16 +190,26 @@ def own_name(url: str, *, now: datetime) -> str | None:
     return name
 
 
-def absolute(value: Any, base: str) -> Any:
-    """A result with a host before the addresses of our own files in it."""
-    if isinstance(value, dict):
-        return {
-            key: base + item
-            if key == "url" and isinstance(item, str) and item.startswith(PREFIX)
-            else absolute(item, base)
-            for key, item in value.items()
-        }
-    return [absolute(item, base) for item in value] if isinstance(value, list) else value
+def absolute(
+    value: Any, base: str, *, now: datetime | None = None, latest: datetime | None = None
+) -> Any:
+    """A result with a host before the addresses of our own files in it.
+
+    With `now` each is made anew, as `address` does.
+    """
+    if isinstance(value, list):
+        return [absolute(item, base, now=now, latest=latest) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, item in value.items():
+        if key != "url" or not isinstance(item, str) or not item.startswith(PREFIX):
+            found[key] = absolute(item, base, now=now, latest=latest)
+            continue
+        name = item.removeprefix(PREFIX).partition("?")[0]
+        is_ours = now is not None and NAME.fullmatch(name) is not None
+        found[key] = base + (address(name, now=now, latest=latest) if is_ours else item)
+    return found
 
 
 # -- sweeping -------------------------------------------------------------------------------------

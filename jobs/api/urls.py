@@ -5,7 +5,7 @@ from django.urls import path
 from jobs.api.views import JobCancelViewSet, JobViewSet
 
 urlpatterns = [
-    path("jobs", JobViewSet.as_view({"post": "create"})),
+    path("jobs", JobViewSet.as_view({"get": "list", "post": "create"})),
     path("jobs/<str:job_id>", JobViewSet.as_view({"get": "retrieve"})),
     path("jobs/<str:job_id>/cancel", JobCancelViewSet.as_view({"post": "create"})),
 ]

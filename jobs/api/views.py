@@ -8,14 +8,25 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
+from accounts.api.parameters import IDEMPOTENCY_KEY, PAGING
 from accounts.idempotency import Answer, answer_once
 from accounts.models import Organization
 from casola_site.core.clock import now
 from casola_site.core.errors import ModelNotFound
+from casola_site.core.pagination import page
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
-from jobs.api.serializers import JobCreatedSerializer, JobCreateSerializer, JobSerializer
+from jobs.api.filters import PARAMETERS, filter_of
+from jobs.api.serializers import (
+    JobCreatedSerializer,
+    JobCreateSerializer,
+    JobListSerializer,
+    JobSerializer,
+    JobSummarySerializer,
+)
 from jobs.contracts import task_contract
+from jobs.models import Job
+from jobs.selectors import list_jobs
 from jobs.services import cancel_job, find_job
 from jobs.submission import Submitter, submit_job
 from usage.limits import RateClass
@@ -32,10 +43,27 @@ class JobViewSet(ApiViewSet):
     rate_classes = {"POST": RateClass.JOB_SUBMISSION}
 
     @extend_schema(
+        operation_id="list_jobs",
+        summary="List jobs",
+        tags=["Jobs"],
+        parameters=[*PARAMETERS, *PAGING],
+        responses=JobListSerializer,
+    )
+    def list(self, request: Any) -> Response:
+        """Jobs, the newest first, without their results; interactive requests are among them."""
+        own, query = request.auth.organization_pk, request.query_params
+        rows = list_jobs(organization_id=own, wanted=filter_of(query))
+        anchors = Job.objects.for_organization(own)
+        jobs, has_more = page(rows, query, key="pk", anchors=anchors)
+        shown = JobSummarySerializer(jobs, many=True).data
+        after = shown[-1]["id"] if has_more else None
+        return Response({"jobs": shown, "has_more": has_more, "next_after": after})
+
+    @extend_schema(
         operation_id="create_job",
         summary="Create a job",
         tags=["Jobs"],
-        parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)],
+        parameters=[IDEMPOTENCY_KEY],
         request=JobCreateSerializer,
         responses={201: JobCreatedSerializer},
     )
