@@ -1,13 +1,15 @@
-"""Which files of answers an Organization keeps, and whether its Plan lets it make more."""
+"""Which files of Jobs an Organization keeps, and whether its Plan lets it make more."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 
+from django.db import transaction
 from django.db.models import Min, QuerySet, Sum
 
 from casola_site.core import outputs
@@ -15,10 +17,16 @@ from casola_site.core.errors import ApiError
 from casola_site.core.insert import insert_rows
 from jobs.models import StoredFile
 
+AT_ONCE = 500
+LOOK_EVERY = timedelta(hours=1)
+# Until a Job ends nobody knows when the files it came with may go; they go with its data.
+WHILE_OPEN = timedelta(days=30)
+_looked_at: dict[str, datetime] = {}
+
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file that lies in the storage already; `expires_at` is until when its address opens it."""
+    """A file that lies in the storage already; it goes at `expires_at`."""
 
     name: str
     size_bytes: int
@@ -80,6 +88,50 @@ def require_room(*, organization_id: int, cap: int | None, plan: str, now: datet
     raise FilesFull(cap, plan=plan, retry_after=seconds)
 
 
+def forget_of(job_ids: Collection[uuid.UUID]) -> None:
+    """Drop all files of these Jobs, from the storage after the commit."""
+    _forget(StoredFile.objects.filter(job_id__in=job_ids))
+
+
 def forget_expired(*, now: datetime) -> int:
-    """Drop the rows of files that no address opens any more; returns how many."""
-    return StoredFile.objects.filter(expires_at__lte=now).delete()[0]
+    """Drop the files whose time is over; returns how many."""
+    forgotten = 0
+    while True:
+        with transaction.atomic():
+            rows = StoredFile.objects.filter(expires_at__lte=now).order_by("expires_at")
+            found = _forget(StoredFile.objects.filter(pk__in=list(_pks(rows[:AT_ONCE]))))
+        forgotten += found
+        if found < AT_ONCE:
+            return forgotten
+
+
+def _pks(rows: QuerySet[StoredFile]) -> QuerySet:
+    return rows.values_list("pk", flat=True)
+
+
+def _forget(rows: QuerySet[StoredFile]) -> int:
+    names = list(rows.values_list("name", flat=True))
+    StoredFile.objects.filter(name__in=names).delete()
+    for name in names:
+        # What stays behind after a crash here belongs to no Job: the sweep of its hour takes it.
+        transaction.on_commit(partial(outputs.remove, name), robust=True)
+    return len(names)
+
+
+def sweep(*, now: datetime) -> int:
+    """Take what belongs to no Job, of hours long past; returns how many hours went as a whole.
+
+    An hour in which files are kept is looked through once an hour.
+    """
+    recent = {hour for hour, looked in _looked_at.items() if now - looked < LOOK_EVERY}
+
+    def kept(hour: str) -> set[str]:
+        names = StoredFile.objects.filter(name__startswith=f"{hour}/")
+        found = set(names.values_list("name", flat=True))
+        if found:
+            _looked_at[hour] = now
+        else:
+            _looked_at.pop(hour, None)
+        return found
+
+    return outputs.sweep(now=now, kept=kept, passed_over=recent)

@@ -2,8 +2,8 @@
 
 An output's name is `<hour>/<organization>/<96 random bits>-<attempt>.<extension>`, its address
 `/outputs/<name>?exp=…&sig=…`: a signature over name (so also the organization) and expiry opens it
-for a day without a token. A file appears under its name whole or not at all; `sweep` removes whole
-hours once no address can open them any more, and with them what no Job ever pointed to.
+for a day without a token. A file appears under its name whole or not at all; `sweep` removes what
+is left of an hour long past and belongs to no Job.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -215,8 +216,16 @@ def absolute(
 # -- sweeping -------------------------------------------------------------------------------------
 
 
-def sweep(*, now: datetime) -> int:
-    """Remove the hours whose addresses have all expired; returns how many."""
+def sweep(
+    *,
+    now: datetime,
+    kept: Callable[[str], Collection[str]] = lambda hour: (),
+    passed_over: Collection[str] = (),
+) -> int:
+    """Remove the hours that are long past, but the names in each that are `kept`.
+
+    Hours in `passed_over` are left alone. Returns how many went as a whole.
+    """
     place = storage()
     try:
         folders, _ = place.listdir(FOLDER)
@@ -224,11 +233,25 @@ def sweep(*, now: datetime) -> int:
         return 0
     before = (now.astimezone(UTC) - SWEEP_AFTER).strftime("%Y%m%d%H")
     old = [folder for folder in folders if HOUR.fullmatch(folder) and folder <= before]
+    removed = 0
     for folder in old:
+        if folder in passed_over:
+            continue
+        if names := kept(folder):
+            _remove_others(place, folder, names)
+            continue
         _remove(place, f"{FOLDER}/{folder}")
-    if old:
-        logger.info("removed the outputs of %d hour(s)", len(old))
-    return len(old)
+        removed += 1
+    if removed:
+        logger.info("removed the outputs of %d hour(s)", removed)
+    return removed
+
+
+def _remove_others(place: Storage, hour: str, kept: Collection[str]) -> None:
+    for owner in place.listdir(f"{FOLDER}/{hour}")[0]:
+        for file in place.listdir(f"{FOLDER}/{hour}/{owner}")[1]:
+            if (name := f"{hour}/{owner}/{file}") not in kept:
+                remove(name)
 
 
 def _remove(place: Storage, folder: str) -> None:

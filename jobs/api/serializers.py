@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from accounts.api.serializers import PageSerializer
@@ -14,6 +15,10 @@ from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictS
 from casola_site.core.network import base_url
 from jobs.enums import JobStatus
 from jobs.models import Job
+from jobs.submission import Wishes
+
+MAX_PAIRS, MAX_NAME, MAX_VALUE = 16, 64, 512
+LONGEST_DEADLINE = 7 * 24 * 60 * 60
 
 
 class InputField(serializers.DictField):
@@ -28,13 +33,65 @@ class InputField(serializers.DictField):
         return data
 
 
-class JobCreateSerializer(StrictSerializer):
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {"type": "string", "maxLength": MAX_VALUE},
+        "maxProperties": MAX_PAIRS,
+    }
+)
+class MetadataField(serializers.Field):
+    """A few texts by name."""
+
+    def to_internal_value(self, data: Any) -> dict[str, str]:
+        """As it is."""
+        if not isinstance(data, dict):
+            raise serializers.ValidationError("must be an object")
+        if len(data) > MAX_PAIRS:
+            raise serializers.ValidationError(f"must have at most {MAX_PAIRS} members")
+        for name, value in data.items():
+            if not 0 < len(name) <= MAX_NAME:
+                raise serializers.ValidationError(f"names must have 1 to {MAX_NAME} characters")
+            if not isinstance(value, str) or len(value) > MAX_VALUE:
+                message = f"must be a string of at most {MAX_VALUE} characters"
+                raise serializers.ValidationError({name: message})
+        return data
+
+    def to_representation(self, value: dict[str, str]) -> dict[str, str]:
+        """As it is."""
+        return value
+
+
+class WishesSerializer(StrictSerializer):
+    """What may be said of a Job beside its input."""
+
+    priority = StrictIntegerField(
+        required=False,
+        min_value=-10,
+        max_value=10,
+        help_text="Among the jobs of your organization that wait; the highest first",
+    )
+    deadline_s = StrictIntegerField(
+        required=False,
+        min_value=1,
+        max_value=LONGEST_DEADLINE,
+        help_text="Seconds from now in which the job must have ended, or it fails with `timeout`",
+    )
+    metadata = MetadataField(required=False, help_text="Yours to recognise the job by")
+
+
+def wishes_of(data: dict[str, Any]) -> Wishes:
+    """Of a checked body."""
+    names = ("priority", "deadline_s", "metadata")
+    return Wishes(**{name: data[name] for name in names if name in data})
+
+
+class JobCreateSerializer(WishesSerializer):
     """A Job to be done: the Task's own request body goes into `input`."""
 
     model_id = StrictCharField(max_length=200)
     task = StrictCharField(max_length=60)
     input = InputField()
-    priority = StrictIntegerField(required=False, min_value=-10, max_value=10)
 
 
 class JobCreatedSerializer(serializers.Serializer):
