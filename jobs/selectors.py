@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from django.db.models import Count
+from django.db.models import Count, Max, Q
 
 from casola_site.core.clock import now
-from jobs.enums import JobStatus
+from jobs.enums import TERMINAL, JobStatus, Lane
 from jobs.files import stored_bytes
-from jobs.models import Job, JobQuerySet
+from jobs.models import Job, JobEvent, JobQuerySet
+
+MOST_EVENTS = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,52 @@ def list_jobs(*, organization_id: int, wanted: JobFilter) -> JobQuerySet:
     conditions = {name: value for name, value in {**named, **ranged}.items() if value is not None}
     rows = Job.objects.for_organization(organization_id).filter(**conditions)
     return rows.defer("input", "result")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event of a Job; `job` is there with the last one."""
+
+    seq: int
+    type: str
+    at: datetime
+    data: dict[str, Any]
+    job: Job | None = None
+
+    @property
+    def is_last(self) -> bool:
+        """Whether nothing can follow."""
+        return self.type in TERMINAL
+
+
+def last_seq(job: Job) -> int:
+    """The number of the Job's latest event so far."""
+    if job.lane == Lane.INTERACTIVE:
+        return 1
+    return JobEvent.objects.filter(job=job).aggregate(last=Max("seq"))["last"] or 0
+
+
+def events_after(positions: Collection[tuple[uuid.UUID, int]]) -> dict[uuid.UUID, list[Told]]:
+    """The events of each Job that come after a number, in order, the first MOST_EVENTS of all.
+
+    An interactive request has a row only once it has ended, and no events: its end is its first.
+    """
+    wanted = Q(pk__in=[])
+    for job_id, after in positions:
+        wanted |= Q(job_id=job_id, seq__gt=after)
+    rows = list(JobEvent.objects.filter(wanted).order_by("job_id", "seq")[:MOST_EVENTS])
+    ended = {row.job_id for row in rows if row.type in TERMINAL}
+    fresh = [job_id for job_id, after in positions if after < 1]
+    jobs = Job.objects.defer("input").in_bulk([*ended])
+    direct = Job.objects.filter(pk__in=fresh, lane=Lane.INTERACTIVE, status__in=TERMINAL)
+    found: dict[uuid.UUID, list[Told]] = {
+        job.pk: [Told(1, job.status, job.completed_at or job.created_at, {}, job)] for job in direct
+    }
+    for row in rows:
+        job = jobs.get(row.job_id) if row.type in TERMINAL else None
+        told = Told(row.seq, row.type, row.at, row.data, job)
+        found.setdefault(row.job_id, []).append(told)
+    return found
 
 
 def count_jobs(*, organization_id: int) -> dict[str, int]:

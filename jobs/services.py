@@ -204,6 +204,7 @@ def add_events(rows: Iterable[tuple[uuid.UUID, str, dict[str, Any]]], *, at: dat
         JobEvent(job_id=pk, seq=last.get(pk, 0) + 1, type=type_, at=at, data=data)
         for pk, type_, data in rows
     )
+    events.tell_after_commit([row[0] for row in rows])
 
 
 def checkpoint_units(

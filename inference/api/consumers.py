@@ -20,40 +20,25 @@ from channels.exceptions import StopConsumer
 from django.core.handlers.asgi import ASGIRequest
 
 from casola_site.core import errors
-from casola_site.core.database import in_thread
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
 from casola_site.core.multipart import IN_MEMORY, Form, is_form, read_form
-from casola_site.core.network import base_url, client_address
+from casola_site.core.network import base_url
 from casola_site.core.parsers import json_object
 from inference.api.interactive import Call, Interactive
 from inference.hub import Bytes, Finished, Sized, Started, hub
-from tokens import identity as identities
-from tokens import keys
-from tokens.authentication import check_address, refuse
-from tokens.identity import Identity
 from tokens.permissions import check_scope
+from usage.admission import Headers, address_in, admitted, joined
 from usage.limits import Decision
-from usage.throttling import MAX_READS, StaleIdentity, admit_async, rate_class_of, refusal
+from usage.throttling import rate_class_of
 
 logger = logging.getLogger(__name__)
 
-load_identity = in_thread(identities.load)
-refuse_async = in_thread(refuse)
-Headers = list[tuple[bytes, bytes]]
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-def joined(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by name; a repeated one is joined with commas, as Django does it."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        found[name] = found[name] + b"," + value if name in found else value
-    return found
 
 
 class InteractiveConsumer(AsyncConsumer):
@@ -147,8 +132,13 @@ class InteractiveConsumer(AsyncConsumer):
 
     async def _answer(self) -> None:
         headers = joined(self.scope["headers"])
-        identity = await self._admit(headers)
-        check_scope(identity, self.view, self.scope["method"])
+        method = self.scope["method"]
+        identity, self.decision = await admitted(
+            authorization=headers.get(b"authorization", b"").decode("latin-1"),
+            address=address_in(self.scope, headers),
+            rate_class=rate_class_of(self.view, method),
+        )
+        check_scope(identity, self.view, method)
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
         data = await self._data(headers.get(b"content-type", b"").decode("latin-1"))
@@ -177,32 +167,6 @@ class InteractiveConsumer(AsyncConsumer):
         self.form = await reading
         fields = self.view.request_serializer().fields
         return self.form.values(lists=self.view.form_lists, fields=fields)
-
-    async def _admit(self, headers: dict[bytes, bytes]) -> Identity:
-        """Authenticate and count. Raises AuthenticationFailed or RateLimited."""
-        peer = (self.scope.get("client") or ("", 0))[0]
-        forwarded = headers.get(b"x-forwarded-for")
-        address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
-        rate_class = rate_class_of(self.view, self.scope["method"])
-        try:
-            secret = keys.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
-            digest = keys.digest(secret)
-            identity = identities.cached(digest) or await load_identity(digest)
-            for _ in range(MAX_READS):
-                check_address(identity, address)
-                try:
-                    self.decision = await admit_async(identity, rate_class)
-                    break
-                except StaleIdentity:
-                    identities.forget(digest)
-                    identity = await load_identity(digest)
-        except errors.AuthenticationFailed:
-            raise await refuse_async(address) from None
-        if self.decision is None:
-            raise errors.Unavailable
-        if not self.decision.admitted:
-            raise refusal(self.decision)
-        return identity
 
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):

@@ -24,12 +24,13 @@ from casola_site.core import ids
 from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.errors import ApiError, ModelNotFound
 from casola_site.core.scopes import Scope
-from inference.api import revocation
 from inference.api.holding import held
+from inference.api.revocation import OpenInteractive
 from inference.hub import Bytes, Finished, Hub, Piece, RunnerLost, Sized, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
 from jobs.services import Outcome, finish_jobs
+from tokens import open_calls
 from tokens.identity import Identity
 from usage.slots import Slot, slots
 
@@ -198,7 +199,8 @@ class Interactive:
             "created_at": call.created,
         }
         slot = None
-        revocation.watch(call, cls.required_scopes["POST"])
+        open_call = OpenInteractive(call, cls.required_scopes["POST"])
+        open_calls.watch(open_call)
         try:
             slot = await cls.take_slot(call)
             async with held(call, cls.task, contract) as trace:
@@ -222,7 +224,7 @@ class Interactive:
             await to_the_end(finish_jobs_async([cls.lost(call)]))
             raise
         finally:
-            revocation.unwatch(call)
+            open_calls.unwatch(open_call)
             if slot is not None:
                 await slot.release()
 
