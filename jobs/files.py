@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from math import ceil
+from typing import IO
 
 from django.db import transaction
 from django.db.models import Min, QuerySet, Sum
@@ -32,6 +33,12 @@ class KeptFile:
     size_bytes: int
     created_at: datetime
     expires_at: datetime
+
+
+def store_upload(content: IO[bytes], *, organization_id: int, now: datetime) -> KeptFile:
+    """Put what came with a request into the storage."""
+    name = outputs.new_name(organization_id=organization_id, attempt=1, extension="bin", now=now)
+    return KeptFile(name, outputs.write(name, content), now, now + WHILE_OPEN)
 
 
 class FilesFull(ApiError):

@@ -145,12 +145,14 @@ def require_room() -> None:
 # -- addresses ------------------------------------------------------------------------------------
 
 
-def address(name: str, *, now: datetime, latest: datetime | None = None) -> str:
-    """The path and query that open the file for a day from now on, but not after `latest`.
+def address(
+    name: str, *, now: datetime, lifetime: timedelta = LIFETIME, latest: datetime | None = None
+) -> str:
+    """The path and query that open the file for a while from now on, but not after `latest`.
 
     `absolute` puts a host before.
     """
-    ends = [now + LIFETIME, *([latest] if latest is not None else [])]
+    ends = [now + lifetime, *([latest] if latest is not None else [])]
     until = int(min(ends).timestamp())
     return f"{PREFIX}{name}?exp={until}&sig={_signature(name, until)}"
 

@@ -20,13 +20,16 @@ from channels.exceptions import StopConsumer
 from django.core.handlers.asgi import ASGIRequest
 
 from casola_site.core import errors
+from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
 from casola_site.core.multipart import IN_MEMORY, Form, is_form, read_form
 from casola_site.core.network import base_url
 from casola_site.core.parsers import json_object
-from inference.api.interactive import Call, Interactive
+from inference.api import later
+from inference.api.interactive import Call, Interactive, encode
 from inference.hub import Bytes, Finished, Sized, Started, hub
+from tokens.identity import Identity
 from tokens.permissions import check_scope
 from usage.admission import Headers, address_in, admitted, joined
 from usage.limits import Decision
@@ -34,6 +37,7 @@ from usage.throttling import rate_class_of
 
 logger = logging.getLogger(__name__)
 
+submit_async = in_thread(later.submit)
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache",
@@ -142,9 +146,12 @@ class InteractiveConsumer(AsyncConsumer):
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
         data = await self._data(headers.get(b"content-type", b"").decode("latin-1"))
+        if later.is_for_later(data):
+            await self._later(identity, data, headers.get(b"idempotency-key"))
+            return
         self.call = call = await self.view.prepare(hub(), identity, data)
         if self.view.tells_addresses:
-            call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
+            call.base = self._base()
         content_type = self.view.content_type(call)
         if content_type is not None:
             await self._bytes(call, content_type)
@@ -152,6 +159,21 @@ class InteractiveConsumer(AsyncConsumer):
             await self._stream(call)
         else:
             await self._whole(call)
+
+    def _base(self) -> str:
+        return base_url(ASGIRequest(self.scope, io.BytesIO()))
+
+    async def _later(self, identity: Identity, data: dict[str, Any], key: bytes | None) -> None:
+        """Make a Job of it. Whoever leaves meanwhile has submitted it all the same."""
+        submission = submit_async(
+            self.view,
+            identity=identity,
+            data=data,
+            key=None if key is None else key.decode("latin-1"),
+            base=self._base(),
+        )
+        accepted = await to_the_end(submission)
+        await self._respond(202, encode(accepted.body).encode(), accepted.headers)
 
     async def _data(self, content_type: str) -> dict[str, Any]:
         """The body as an object; none is an empty one, as in DRF."""
