@@ -28,6 +28,7 @@ TICK_SECONDS = 1.0
 LOOK_SECONDS = 5.0
 AWAY = (OperationalError, InterfaceError)
 AT_ONCE = 100  # Jobs in one query
+Reading = list[Told] | None
 
 events_after_async = in_thread(events_after)
 
@@ -80,7 +81,7 @@ class Follower:
             raise self.error
         return True
 
-    async def _read(self) -> list[Told] | None:
+    async def _read(self) -> Reading:
         try:
             return await self.desk.read(self)
         except AWAY:
@@ -93,7 +94,7 @@ class Desk:
     def __init__(self) -> None:
         self.followers: dict[bytes, set[Follower]] = {}
         self.is_listening = False
-        self._waiting: list[tuple[Follower, asyncio.Future[list[Told]]]] = []
+        self._waiting: list[tuple[Follower, asyncio.Future[Reading]]] = []
         self._reading: asyncio.Task[None] | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -110,9 +111,9 @@ class Desk:
         if not others:
             self.followers.pop(follower.job_id.bytes, None)
 
-    async def read(self, follower: Follower) -> list[Told]:
-        """What comes after where it stands."""
-        answer: asyncio.Future[list[Told]] = asyncio.get_running_loop().create_future()
+    async def read(self, follower: Follower) -> Reading:
+        """What comes after where it stands; None where others' events left no room for it."""
+        answer: asyncio.Future[Reading] = asyncio.get_running_loop().create_future()
         self._waiting.append((follower, answer))
         if self._reading is None:
             self._reading = asyncio.create_task(self._read_all())
@@ -126,7 +127,7 @@ class Desk:
         finally:
             self._reading = None
 
-    async def _read_group(self, group: list[tuple[Follower, asyncio.Future[list[Told]]]]) -> None:
+    async def _read_group(self, group: list[tuple[Follower, asyncio.Future[Reading]]]) -> None:
         positions: dict[uuid.UUID, int] = {}
         for follower, _ in group:
             known = positions.get(follower.job_id, follower.after)
@@ -140,11 +141,11 @@ class Desk:
             return
         is_cut = sum(map(len, found.values())) >= MOST_EVENTS
         for follower, answer in group:
-            told = found.get(follower.job_id, [])
+            told = [e for e in found.get(follower.job_id, ()) if e.seq > follower.after]
             if is_cut:
-                follower.has_news.set()
+                follower.has_news.set()  # to read on
             if not answer.done():
-                answer.set_result([event for event in told if event.seq > follower.after])
+                answer.set_result(told or None if is_cut else told)
 
     def _look(self) -> None:
         for followers in self.followers.values():
