@@ -124,7 +124,7 @@ class Interactive:
     def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
         """As every view; a request for later is not waited for."""
         super().initial(request, *args, **kwargs)  # type: ignore[misc]
-        if later.is_for_later(request.data):
+        if request.method == "POST" and later.is_for_later(request.data):
             self.post = self.submit  # in place of the action that waits
 
     def submit(self, request: Any) -> Response:

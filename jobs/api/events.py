@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.http import HttpResponse
-from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 from rest_framework import serializers
 
@@ -121,10 +120,9 @@ class JobEventsViewSet(ApiViewSet):
             OpenApiParameter("after", int, description=f"the same as {LAST_EVENT_ID}"),
         ],
         responses={
-            (200, "text/event-stream"): OpenApiTypes.STR,
-            (200, "application/json"): OpenApiResponse(
-                JobEventSerializer, "The data of each event"
-            ),
+            (200, "text/event-stream"): OpenApiResponse(
+                JobEventSerializer, "Server-sent events; this is the data of each"
+            )
         },
     )
     def list(self, request: Any, job_id: str) -> HttpResponse:
