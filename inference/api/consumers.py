@@ -187,8 +187,7 @@ class InteractiveConsumer(AsyncConsumer):
             return json_object(self.file.read(), content_type)
         reading = asyncio.to_thread(read_form, self.file, size=self.size, content_type=content_type)
         self.form = await reading
-        fields = self.view.request_serializer().fields
-        return self.form.values(lists=self.view.form_lists, fields=fields)
+        return self.form.values(lists=self.view.form_lists, fields=self.view.form_fields())
 
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):

@@ -107,6 +107,12 @@ class Interactive:
         return cls.request_serializer_class()
 
     @classmethod
+    @functools.cache
+    def form_fields(cls) -> dict[str, Any]:
+        """What a form's texts may have to become."""
+        return {**cls.request_serializer().fields, **later.WishesSerializer().fields}
+
+    @classmethod
     def check(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The validated body. Raises DRF's ValidationError."""
         body = cls.request_serializer().run_validation(data)

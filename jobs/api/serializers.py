@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from typing import Any
 
@@ -41,7 +42,15 @@ class InputField(serializers.DictField):
     }
 )
 class MetadataField(serializers.Field):
-    """A few texts by name."""
+    """A few texts by name; in a form they are JSON."""
+
+    @staticmethod
+    def from_text(text: str) -> Any:
+        """Of a form's field; what is no JSON stays, to be refused."""
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError):
+            return text
 
     def to_internal_value(self, data: Any) -> dict[str, str]:
         """As it is."""

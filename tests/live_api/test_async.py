@@ -99,7 +99,8 @@ def test_sound_that_is_made_later_lies_at_an_address(http, ended):
     audio = job["result"]["audio"]
     assert audio["content_type"] == "audio/wav"
     made, whole = httpx.get(audio["url"]).content, http.post(SPEECH, json=wish).content
-    assert (made[:4], len(made)) == (b"RIFF", len(whole))
+    # The voice breathes differently each time.
+    assert (made[:4], len(made)) == (b"RIFF", pytest.approx(len(whole), rel=0.05))
 
 
 @pytest.mark.usefixtures("drawing")
