@@ -23,6 +23,7 @@ from django.http import HttpRequest, HttpResponse  # noqa: E402
 from django.http.request import split_domain_port, validate_host  # noqa: E402
 
 from inference.api.routing import interactive_consumer  # noqa: E402
+from jobs.routing import event_socket, event_stream  # noqa: E402
 
 THREADS = 8
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -73,25 +74,35 @@ def is_served(host: bytes) -> bool:
     return bool(domain) and validate_host(domain, settings.ALLOWED_HOSTS)
 
 
+def is_for_us(scope: dict[str, Any]) -> bool:
+    """Whether the request names no host but ours."""
+    return all(is_served(value) for name, value in scope["headers"] if name == b"host")
+
+
 class HttpRouter:
-    """POST to an interactive endpoint is for its consumer."""
+    """POST to an interactive endpoint and GET of a Job's events are for their consumers."""
 
     def __init__(self) -> None:
         self.django = PooledHandler()
+        self.consumers = {"POST": interactive_consumer, "GET": event_stream}
 
     async def __call__(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Choose by the matched route."""
-        consumer = interactive_consumer(scope["path"]) if scope["method"] == "POST" else None
-        hosts = [value for name, value in scope["headers"] if name == b"host"]
-        if consumer is None or not all(map(is_served, hosts)):
+        find = self.consumers.get(scope["method"])
+        consumer = None if find is None else find(scope["path"])
+        if consumer is None or not is_for_us(scope):
             consumer = self.django
         await consumer(scope, receive, send)
 
 
-async def refuse_socket(scope: dict[str, Any], receive: Receive, send: Send) -> None:
-    """There are no WebSocket routes yet."""
+async def serve_socket(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+    """A Job's events; no other path has WebSockets."""
+    consumer = event_socket(scope["path"]) if is_for_us(scope) else None
+    if consumer is not None:
+        await consumer(scope, receive, send)
+        return
     await receive()
     await send({"type": "websocket.close", "code": 4404})
 
 
-application = ProtocolTypeRouter({"http": HttpRouter(), "websocket": refuse_socket})
+application = ProtocolTypeRouter({"http": HttpRouter(), "websocket": serve_socket})

@@ -21,12 +21,13 @@ from django.db.models import Max, Q
 from django.db.models.functions import Now
 
 from casola_site.core import processes, queue
+from casola_site.core.clock import now
 from inference import hosting
 from inference.devices import DeviceMemory
 from inference.enums import PlacementState
 from inference.models import Placement
 from inference.placement import Candidate, backoff_seconds, next_to_load
-from jobs import housekeeping, leases
+from jobs import deadlines, housekeeping, leases
 from jobs.enums import HOLDS_LEASE, RunnerState
 from jobs.models import Runner
 
@@ -105,6 +106,8 @@ class Agent:
             self.begin()
         if self._is_time("sweep", SWEEP_SECONDS):
             leases.sweep()
+        if self._is_time("deadlines", deadlines.EVERY_SECONDS):
+            deadlines.fail_overdue(now=now())
         if self._is_time("housekeeping", housekeeping.EVERY_SECONDS):
             housekeeping.keep()
         if self.node is None:

@@ -41,7 +41,7 @@ class JobAdmin(ReadOnlyAdmin):
     list_filter = ("status", "lane", "task", "model_id")
     search_fields = ("id", "organization__public_id", "token__public_id")
     list_select_related = ("organization",)
-    exclude = ("input", "result")
+    exclude = ("input", "metadata", "result")
     readonly_fields = ("timeline",)
     date_hierarchy = "created_at"
 

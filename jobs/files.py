@@ -1,41 +1,44 @@
-"""The files of an Organization: made by its Jobs or sent by its clients, counted, kept, forgotten."""
+"""Which files of Jobs an Organization keeps, and whether its Plan lets it make more."""
 
 from __future__ import annotations
 
-import secrets
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+from functools import partial
 from math import ceil
 from typing import IO
 
 from django.db import transaction
 from django.db.models import Min, Q, QuerySet, Sum
 
-from accounts.models import Organization
-from casola_site.core import ids, outputs
-from casola_site.core.errors import ApiError, InvalidRequest, NotFound, PayloadTooLarge
-from casola_site.core.ids import can_be_id
+from casola_site.core import outputs
+from casola_site.core.errors import ApiError
 from casola_site.core.insert import insert_rows
-from jobs.enums import FilePurpose
 from jobs.models import StoredFile
 
-FOLDER = "files"
-MOST_BYTES = 200 * 1024 * 1024
-BATCH_DAYS = 30
-SENDING = timedelta(hours=1)  # no client takes longer to send a file
-AT_ONCE = 200
+AT_ONCE = 500
+LOOK_EVERY = timedelta(hours=1)
+# Until a Job ends nobody knows when the files it came with may go; they go with its data.
+WHILE_OPEN = timedelta(days=30)
+_looked_at: dict[str, datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class KeptFile:
-    """A file that lies in the storage already; `expires_at` is until when its address opens it."""
+    """A file that lies in the storage already; it goes at `expires_at`."""
 
     name: str
     size_bytes: int
     created_at: datetime
     expires_at: datetime
+
+
+def store_upload(content: IO[bytes], *, organization_id: int, now: datetime) -> KeptFile:
+    """Put what came with a request into the storage."""
+    name = outputs.new_name(organization_id=organization_id, attempt=1, extension="bin", now=now)
+    return KeptFile(name, outputs.write(name, content), now, now + WHILE_OPEN)
 
 
 class FilesFull(ApiError):
@@ -51,25 +54,6 @@ class FilesFull(ApiError):
             f"The files of your organization take {room}; {then}",
             headers={"retry-after": str(retry_after or 60)},
         )
-
-
-class FileDoesNotFit(ApiError):
-    """429: with this file the Organization's files would take more room than its Plan gives them."""
-
-    status = 429
-    code = "queue_full"
-
-    def __init__(self, *, size: int, left: int, plan: str) -> None:
-        super().__init__(
-            f"The file has {size} bytes, but the plan {plan} has room for {left} more; delete files",
-            headers={"x-should-retry": "false"},
-        )
-
-
-class FileNotFound(NotFound):
-    """404, the same for what another Organization keeps."""
-
-    message = "File not found"
 
 
 def record(made: Iterable[tuple[str, int, Sequence[KeptFile]]]) -> None:
@@ -90,14 +74,14 @@ def record(made: Iterable[tuple[str, int, Sequence[KeptFile]]]) -> None:
         insert_rows(StoredFile, rows)
 
 
-def _kept(organization_id: int, now: datetime) -> QuerySet[StoredFile]:
-    is_kept = Q(expires_at__gt=now) | Q(expires_at=None)
-    return StoredFile.objects.filter(is_kept, organization_id=organization_id)
+def kept(organization_id: int, now: datetime) -> QuerySet[StoredFile]:
+    iskept = Q(expires_at__gt=now) | Q(expires_at=None)
+    return StoredFile.objects.filter(iskept, organization_id=organization_id)
 
 
 def stored_bytes(*, organization_id: int, now: datetime) -> int:
     """How much the Organization's files take."""
-    return _kept(organization_id, now).aggregate(total=Sum("size_bytes"))["total"] or 0
+    return kept(organization_id, now).aggregate(total=Sum("size_bytes"))["total"] or 0
 
 
 def require_room(*, organization_id: int, cap: int | None, plan: str, now: datetime) -> None:
@@ -108,125 +92,57 @@ def require_room(*, organization_id: int, cap: int | None, plan: str, now: datet
     outputs.require_room()
     if cap is None or stored_bytes(organization_id=organization_id, now=now) < cap:
         return
-    first = _kept(organization_id, now).aggregate(first=Min("expires_at"))["first"]
+    first = kept(organization_id, now).aggregate(first=Min("expires_at"))["first"]
     seconds = None if first is None else max(1, ceil((first - now).total_seconds()))
     raise FilesFull(cap, plan=plan, retry_after=seconds)
 
 
-# -- what clients send ----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """Who sends a file, and what the Plan of its Organization lets it keep."""
-
-    organization_id: int
-    token_id: int | None
-    user_id: int | None
-    storage_bytes: int | None
-    plan: str
-
-
-def keep_file(
-    content: IO[bytes],
-    *,
-    size: int,
-    filename: str,
-    purpose: FilePurpose,
-    lifetime: timedelta | None,
-    sender: Sender,
-    now: datetime,
-) -> StoredFile:
-    """Store what stands in `content`; nobody sees it before it is whole.
-
-    Raises InvalidRequest for an empty file, PayloadTooLarge, FileDoesNotFit at the Plan's cap,
-    StorageFull when the disk is nearly full.
-    """
-    if not size:
-        raise InvalidRequest("The file is empty", code="invalid_value", param="file")
-    if size > MOST_BYTES:
-        raise PayloadTooLarge
-    outputs.require_room()
-    if lifetime is None and purpose == FilePurpose.BATCH:
-        lifetime = timedelta(days=BATCH_DAYS)
-    with transaction.atomic():
-        cap = sender.storage_bytes
-        if cap is not None:
-            # The Organization's row serialises its senders, so the cap holds under concurrency.
-            Organization.objects.select_for_update(no_key=True).get(pk=sender.organization_id)
-            left = cap - stored_bytes(organization_id=sender.organization_id, now=now)
-            if size > left:
-                raise FileDoesNotFit(size=size, left=max(0, left), plan=sender.plan)
-        file = StoredFile.objects.create(
-            organization_id=sender.organization_id,
-            token_id=sender.token_id,
-            user_id=sender.user_id,
-            public_id=ids.file_id(),
-            purpose=purpose,
-            filename=filename,
-            name=_new_name(now),
-            size_bytes=size,
-            is_whole=False,
-            created_at=now,
-            expires_at=None if lifetime is None else now + lifetime,
-        )
-    try:
-        outputs.write(file.name, content, folder=FOLDER)
-    except BaseException:
-        file.delete()
-        raise
-    file.is_whole = True
-    file.save(update_fields=["is_whole"])
-    return file
-
-
-def _new_name(now: datetime) -> str:
-    return f"{now.astimezone(UTC):%Y%m%d}/{secrets.token_hex(16)}"
-
-
-def sent_files(*, organization_id: int, now: datetime) -> QuerySet[StoredFile]:
-    """The files that clients of the Organization sent and can still read."""
-    return _kept(organization_id, now).filter(public_id__isnull=False, is_whole=True)
-
-
-def find_file(*, organization_id: int, file_id: str, now: datetime) -> StoredFile:
-    """One of them. Raises FileNotFound."""
-    files = sent_files(organization_id=organization_id, now=now)
-    found = files.filter(public_id=file_id).first() if can_be_id(file_id) else None
-    if found is None:
-        raise FileNotFound
-    return found
-
-
-def open_file(file: StoredFile) -> IO[bytes]:
-    """Its content, at its start. Raises FileNotFound when it went meanwhile."""
-    try:
-        return outputs.read(file.name, folder=FOLDER)
-    except FileNotFoundError:
-        raise FileNotFound from None
-
-
-def delete_file(file: StoredFile) -> None:
-    """Take it away: nobody finds it any more, then its content goes."""
-    StoredFile.objects.filter(pk=file.pk).update(is_whole=False, expires_at=file.created_at)
-    _remove(file)
-
-
-def _remove(file: StoredFile) -> None:
-    """The content first: a row without content is swept again, content without a row never."""
-    outputs.remove(file.name, folder=FOLDER)
-    StoredFile.objects.filter(pk=file.pk).delete()
+def forget_of(job_ids: Collection[uuid.UUID]) -> None:
+    """Drop all files of these Jobs, from the storage after the commit."""
+    _forget(StoredFile.objects.filter(job_id__in=job_ids))
 
 
 def forget_expired(*, now: datetime) -> int:
-    """Drop the rows of files that no address opens any more, and what clients sent with them.
+    """Drop the files whose time is over; returns how many."""
+    forgotten = 0
+    while True:
+        with transaction.atomic():
+            rows = StoredFile.objects.filter(public_id=None, expires_at__lte=now).order_by(
+                "expires_at"
+            )
+            found = _forget(StoredFile.objects.filter(pk__in=list(_pks(rows[:AT_ONCE]))))
+        forgotten += found
+        if found < AT_ONCE:
+            return forgotten
 
-    Files whose sending was broken off go too. Returns how many.
+
+def _pks(rows: QuerySet[StoredFile]) -> QuerySet:
+    return rows.values_list("pk", flat=True)
+
+
+def _forget(rows: QuerySet[StoredFile]) -> int:
+    names = list(rows.values_list("name", flat=True))
+    StoredFile.objects.filter(name__in=names).delete()
+    for name in names:
+        # What stays behind after a crash here belongs to no Job: the sweep of its hour takes it.
+        transaction.on_commit(partial(outputs.remove, name), robust=True)
+    return len(names)
+
+
+def sweep(*, now: datetime) -> int:
+    """Take what belongs to no Job, of hours long past; returns how many hours went as a whole.
+
+    An hour in which files are kept is looked through once an hour.
     """
-    broken_off = Q(is_whole=False, created_at__lte=now - SENDING)
-    sent = StoredFile.objects.filter(public_id__isnull=False)
-    old = list(sent.filter(Q(expires_at__lte=now) | broken_off)[:AT_ONCE])
-    for file in old:
-        _remove(file)
-    made = StoredFile.objects.filter(public_id=None, expires_at__lte=now)
-    return len(old) + made.delete()[0]
+    recent = {hour for hour, looked in _looked_at.items() if now - looked < LOOK_EVERY}
+
+    def kept(hour: str) -> set[str]:
+        names = StoredFile.objects.filter(name__startswith=f"{hour}/")
+        found = set(names.values_list("name", flat=True))
+        if found:
+            _looked_at[hour] = now
+        else:
+            _looked_at.pop(hour, None)
+        return found
+
+    return outputs.sweep(now=now, kept=kept, passed_over=recent)

@@ -6,10 +6,9 @@ from datetime import datetime
 
 from accounts.idempotency import sweep_keys
 from accounts.sign_in.sessions import sweep_sessions
-from casola_site.core import outputs
 from casola_site.core.clock import now
+from jobs import files, retention, sent_files
 from jobs.enums import TERMINAL
-from jobs.files import forget_expired
 from jobs.models import Job
 from tokens import uses
 from usage.alerts import enqueue_unsent
@@ -26,8 +25,10 @@ def keep() -> None:
     uses.write()
     release_abandoned(now=now())
     enqueue_unsent(now())
-    outputs.sweep(now=now())
-    forget_expired(now=now())
+    retention.delete_expired(now=now())
+    files.forget_expired(now=now())
+    sent_files.forget_expired_sent(now=now())
+    files.sweep(now=now())
 
 
 def release_abandoned(*, now: datetime) -> int:

@@ -62,6 +62,9 @@ class Runner(models.Model):
         return self.state in HOLDS_LEASE
 
 
+NEWEST_FIRST = ("-created_at", "-id")
+
+
 class JobQuerySet(models.QuerySet["Job"]):
     """Reads of Jobs."""
 
@@ -71,7 +74,11 @@ class JobQuerySet(models.QuerySet["Job"]):
 
 
 class Job(models.Model):
-    """One unit of requested work."""
+    """One unit of requested work.
+
+    It must have ended by `deadline_at`. Its data (input, result, metadata, files) goes at
+    `expires_at`, or before on demand; `data_deleted_at` says when it went.
+    """
 
     id = models.UUIDField(primary_key=True, default=ids.job_id, editable=False)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="jobs")
@@ -84,6 +91,7 @@ class Job(models.Model):
     status = models.CharField(max_length=12, choices=JobStatus.choices, default=JobStatus.PENDING)
     priority = models.SmallIntegerField(default=0)
     input = models.JSONField(null=True)
+    metadata = models.JSONField(null=True)
     result = models.JSONField(null=True)
     error = models.JSONField(null=True)
     units = models.JSONField(default=dict)
@@ -97,6 +105,9 @@ class Job(models.Model):
     started_at = models.DateTimeField(null=True)
     first_output_at = models.DateTimeField(null=True)
     completed_at = models.DateTimeField(null=True)
+    deadline_at = models.DateTimeField(null=True)
+    expires_at = models.DateTimeField(null=True)
+    data_deleted_at = models.DateTimeField(null=True)
 
     objects = JobQuerySet.as_manager()
 
@@ -115,7 +126,24 @@ class Job(models.Model):
             models.Index(
                 fields=("runner",), name="job_of_runner", condition=Q(status=JobStatus.PROCESSING)
             ),
-            models.Index(fields=("organization", "-created_at"), name="job_by_organization"),
+            models.Index(
+                fields=("deadline_at",),
+                name="job_deadline",
+                condition=Q(
+                    deadline_at__isnull=False, status__in=(JobStatus.PENDING, JobStatus.PROCESSING)
+                ),
+            ),
+            models.Index(
+                fields=("expires_at",),
+                name="job_expiry",
+                condition=Q(expires_at__isnull=False, data_deleted_at=None),
+            ),
+            # Lists, newest first, whole or by one column: a page costs the same however long ago
+            # the rows are and however few of them match.
+            models.Index(fields=("organization", *NEWEST_FIRST), name="job_newest"),
+            models.Index(fields=("organization", "status", *NEWEST_FIRST), name="job_by_status"),
+            models.Index(fields=("organization", "model_id", *NEWEST_FIRST), name="job_by_model"),
+            models.Index(fields=("organization", "task", *NEWEST_FIRST), name="job_by_task"),
         )
         constraints = (
             models.CheckConstraint(

@@ -21,7 +21,7 @@ from django.utils import timezone
 from casola_site.core import ids
 from casola_site.core.errors import Conflict, NotFound
 from casola_site.core.insert import insert_rows
-from jobs import caps, events, files
+from jobs import caps, events, files, retention
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.files import KeptFile
 from jobs.models import Job, JobEvent, Runner
@@ -167,7 +167,8 @@ def _suspects(queue_id: str, now: datetime) -> QuerySet[Job]:
 
 
 def _due(now: datetime) -> Q:
-    return Q(available_at=None) | Q(available_at__lte=now)
+    in_time = Q(deadline_at=None) | Q(deadline_at__gt=now)
+    return in_time & (Q(available_at=None) | Q(available_at__lte=now))
 
 
 def _lock_pending(queue_id: str, now: datetime) -> Any:
@@ -203,6 +204,7 @@ def add_events(rows: Iterable[tuple[uuid.UUID, str, dict[str, Any]]], *, at: dat
         JobEvent(job_id=pk, seq=last.get(pk, 0) + 1, type=type_, at=at, data=data)
         for pk, type_, data in rows
     )
+    events.tell_after_commit([row[0] for row in rows])
 
 
 def checkpoint_units(
@@ -272,7 +274,9 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     ordered = sorted(outcomes, key=lambda o: o.job_id)  # every writer locks Jobs in this order
     claimed = [o for o in ordered if o.lane is Lane.PERSISTED]
     direct = [o for o in ordered if o.lane is Lane.INTERACTIVE]
-    accepted = [o for o in claimed if _finish_claimed(o, now)]
+    expiries = retention.expiries({o.organization_id for o in claimed}, now=now)
+    accepted = [o for o in claimed if _finish_claimed(o, now, expiries.get(o.organization_id))]
+    accepted = [_kept_until(o, expiries[o.organization_id]) for o in accepted]
     insert_rows(Job, [_direct_row(o, now) for o in direct])
     add_events(
         [(uuid.UUID(o.job_id), str(o.status), {"attempt": o.attempt}) for o in accepted], at=now
@@ -284,7 +288,13 @@ def _finish(outcomes: Sequence[Outcome]) -> set[str]:
     return {o.job_id for o in accepted}
 
 
-def _finish_claimed(outcome: Outcome, now: datetime) -> bool:
+def _kept_until(outcome: Outcome, moment: datetime) -> Outcome:
+    """With files that are kept as long as the rest of its Job's data."""
+    kept = tuple(replace(file, expires_at=moment) for file in outcome.files)
+    return replace(outcome, files=kept) if kept else outcome
+
+
+def _finish_claimed(outcome: Outcome, now: datetime, expires_at: datetime | None) -> bool:
     mine = Job.objects.filter(
         pk=outcome.job_id,
         status=JobStatus.PROCESSING,
@@ -299,6 +309,7 @@ def _finish_claimed(outcome: Outcome, now: datetime) -> bool:
         progress=1.0 if outcome.status == JobStatus.COMPLETED else F("progress"),
         first_output_at=outcome.first_output_at,
         completed_at=now,
+        expires_at=expires_at,
     )
     return changed == 1
 
@@ -412,13 +423,27 @@ def cancel_job(*, job: Job, prices: Snapshot, now: datetime) -> Job:
         current = Job.objects.select_for_update().get(pk=job.pk)
         if current.status in TERMINAL:
             raise JobAlreadyFinished(current.status)
-        was_running = current.status == JobStatus.PROCESSING
-        _end(current, status=JobStatus.CANCELLED, error=None, charged=True, now=now, prices=prices)
-        if was_running:
-            caps.wake_held_back([(current.organization_id, current.queue_id)])
-            transaction.on_commit(lambda: events.request_cancel(current.queue_id, str(current.pk)))
+        end_early(current, status=JobStatus.CANCELLED, error=None, prices=prices, now=now)
     current.refresh_from_db()
     return current
+
+
+def end_early(
+    job: Job,
+    *,
+    status: JobStatus,
+    error: dict[str, Any] | None,
+    prices: Snapshot,
+    now: datetime,
+) -> None:
+    """End a Job that waits or runs, whose row this transaction holds, on its caller's behalf.
+
+    It is charged with the units last reported; what its Runner still makes is dropped.
+    """
+    _end(job, status=status, error=error, charged=True, now=now, prices=prices)
+    if job.status == JobStatus.PROCESSING:
+        caps.wake_held_back([(job.organization_id, job.queue_id)])
+        transaction.on_commit(lambda: events.request_cancel(job.queue_id, str(job.pk)))
 
 
 def _end(
@@ -431,7 +456,10 @@ def _end(
     prices: Snapshot | None = None,
 ) -> None:
     """End a Job whose row this transaction holds."""
-    Job.objects.filter(pk=job.pk).update(status=status, error=error, completed_at=now)
+    expires_at = retention.expiries([job.organization_id], now=now)[job.organization_id]
+    Job.objects.filter(pk=job.pk).update(
+        status=status, error=error, completed_at=now, expires_at=expires_at
+    )
     add_events([(job.pk, str(status), {})], at=now)
     record_usage(
         [

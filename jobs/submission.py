@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -14,7 +15,9 @@ from casola_site.core import ids
 from casola_site.core.errors import QueueFull
 from jobs import events, files
 from jobs.enums import JobStatus
+from jobs.files import KeptFile
 from jobs.models import Job, JobEvent
+from tokens.identity import Identity
 from usage.reservations import reserve
 
 
@@ -29,6 +32,31 @@ class Submitter:
     storage_bytes: int | None = None
     plan: str = ""
 
+    @classmethod
+    def of(cls, identity: Identity) -> Submitter:
+        """The caller."""
+        return cls(
+            organization_id=identity.organization_pk,
+            token_id=identity.token_pk,
+            user_id=identity.user_pk,
+            max_queued_jobs=identity.max_queued_jobs,
+            storage_bytes=identity.storage_bytes,
+            plan=identity.plan,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What a submitter may say of a Job beside its input.
+
+    `priority` orders the Jobs of one Organization; `deadline_s` is how many seconds after its
+    submission the Job must have ended; `metadata` is theirs to find it again by.
+    """
+
+    priority: int = 0
+    deadline_s: int | None = None
+    metadata: dict[str, str] = field(default_factory=dict)
+
 
 def submit_job(
     *,
@@ -37,19 +65,21 @@ def submit_job(
     queue_id: str,
     task: str,
     payload: dict[str, Any],
-    priority: int = 0,
+    wishes: Wishes = Wishes(),
     ceiling: Decimal = Decimal(0),
     makes_files: bool = False,
+    uploads: Sequence[KeptFile] = (),
     now: datetime,
 ) -> Job:
     """A pending Job; its Runner is woken after the commit.
 
     What it may cost at most, `ceiling`, is held back from the submitter's budgets until it ends.
+    `uploads` came with the request and lie in the storage; they go with the Job's data.
     Raises QueueFull or FilesFull at the plan's caps, StorageFull when the disk is nearly full, or
     OutOfBudget.
     """
     job_id = ids.job_id()
-    if makes_files:
+    if makes_files or uploads:
         files.require_room(
             organization_id=submitter.organization_id,
             cap=submitter.storage_bytes,
@@ -85,9 +115,12 @@ def submit_job(
             queue_id=queue_id,
             task=task,
             input=payload,
-            priority=priority,
+            priority=wishes.priority,
+            metadata=wishes.metadata or None,
+            deadline_at=wishes.deadline_s and now + timedelta(seconds=wishes.deadline_s),
             created_at=now,
         )
+        files.record([(str(job_id), submitter.organization_id, uploads)])
         JobEvent.objects.create(job=job, seq=1, type="created", at=now)
         transaction.on_commit(lambda: events.wake(queue_id))
     return job

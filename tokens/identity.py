@@ -47,6 +47,7 @@ class Identity:
     max_queued_jobs: int | None
     max_running_jobs: int | None
     max_streams: int | None
+    max_sockets: int | None
     storage_bytes: int | None
     plan: str
     expires_at: float | None
@@ -166,6 +167,7 @@ def _read(digest: str, stamp: str) -> Identity:
         max_queued_jobs=plan.max_queued_jobs,
         max_running_jobs=plan.max_running_jobs,
         max_streams=plan.max_streams,
+        max_sockets=plan.max_sockets,
         storage_bytes=plan.storage_bytes,
         plan=plan.name,
         expires_at=None if until is None else until.timestamp(),
@@ -198,6 +200,7 @@ def member_identity(membership: Membership) -> Identity:
         max_queued_jobs=plan.max_queued_jobs,
         max_running_jobs=plan.max_running_jobs,
         max_streams=plan.max_streams,
+        max_sockets=plan.max_sockets,
         storage_bytes=plan.storage_bytes,
         plan=plan.name,
         expires_at=None,

@@ -14,6 +14,7 @@ from accounts.models import Organization
 from casola_site.core import redis
 from usage.limits import WINDOW_SECONDS, RateClass, window_key
 from usage.slot_script import is_stream, keys_of
+from usage.sockets import sockets_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,16 @@ def read_standings(organization: Organization) -> list[Standing]:
     try:
         rates = _rates(organization)
         held, streams, waiting = _slots(organization)
+        open_sockets = _sockets(organization)
     except RedisError:
         rates, held, streams, waiting = _away(organization), None, None, None
+        open_sockets = None
     return [
         *rates,
         Standing("running_requests", plan.max_running_jobs, held),
         Standing("streams", plan.max_streams, streams),
         Standing("waiting_requests", plan.max_queued_jobs, waiting),
+        Standing("sockets", plan.max_sockets, open_sockets),
         Standing("running_jobs", plan.max_running_jobs, jobs["processing"]),
         Standing("queued_jobs", plan.max_queued_jobs, jobs["pending"]),
         Standing("storage_bytes", plan.storage_bytes, jobs["stored_bytes"]),
@@ -92,6 +96,15 @@ def _slots(organization: Organization) -> tuple[int | None, int | None, int | No
     alive, held = (set(ids) for ids in pipeline.execute())
     streams = [one for one in alive & held if is_stream(one.decode())]
     return len(alive & held), len(streams), len(alive - held)
+
+
+def _sockets(organization: Organization) -> int | None:
+    """How many event connections are open."""
+    if organization.plan.max_sockets is None:
+        return None
+    key: str = sockets_key(organization.public_id)
+    found: Any = redis.client().zcount(key, f"({_redis_now()}", "+inf")
+    return found
 
 
 def _redis_now() -> int:

@@ -47,6 +47,7 @@ STANDING_WORDS = {
     "running_requests": "Requests running",
     "streams": "Open streams",
     "waiting_requests": "Requests waiting",
+    "sockets": "Event connections",
     "running_jobs": "Jobs running",
     "queued_jobs": "Jobs queued",
     "storage_bytes": "Files kept",

@@ -88,6 +88,8 @@ class Form:
 
 def _meant(value: Any, wanted: Any) -> Any:
     """A text as the value its field takes; one that cannot be it stays, to be refused there."""
+    if isinstance(value, str) and hasattr(wanted, "from_text"):
+        return wanted.from_text(value)
     if not isinstance(value, str) or not isinstance(wanted, PLAIN_FIELDS):
         return value
     text = value.strip().lower()
@@ -191,10 +193,8 @@ class FormParser(BaseParser):
         objects = getattr(view, "form_objects", frozenset())
         size = int(context["request"].META.get("CONTENT_LENGTH") or 0)
         form = read_form(stream, size=size, content_type=media_type or "")
-        serializer = getattr(view, "request_serializer", None)
-        return form.values(
-            lists=lists, objects=objects, fields=serializer().fields if serializer else None
-        )
+        fields = getattr(view, "form_fields", None)
+        return form.values(lists=lists, objects=objects, fields=fields() if fields else None)
 
 
 FORM_PARSERS = (FormParser, StrictJSONParser)

@@ -2,8 +2,8 @@
 
 An output's name is `<hour>/<organization>/<96 random bits>-<attempt>.<extension>`, its address
 `/outputs/<name>?exp=…&sig=…`: a signature over name (so also the organization) and expiry opens it
-for a day without a token. A file appears under its name whole or not at all; `sweep` removes whole
-hours once no address can open them any more, and with them what no Job ever pointed to.
+for a day without a token. A file appears under its name whole or not at all; `sweep` removes what
+is left of an hour long past and belongs to no Job.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import re
 import secrets
 import shutil
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any
@@ -144,9 +145,15 @@ def require_room() -> None:
 # -- addresses ------------------------------------------------------------------------------------
 
 
-def address(name: str, *, now: datetime) -> str:
-    """The path and query that open the file for a day from now on; `absolute` puts a host before."""
-    until = int((now + LIFETIME).timestamp())
+def address(
+    name: str, *, now: datetime, lifetime: timedelta = LIFETIME, latest: datetime | None = None
+) -> str:
+    """The path and query that open the file for a while from now on, but not after `latest`.
+
+    `absolute` puts a host before.
+    """
+    ends = [now + lifetime, *([latest] if latest is not None else [])]
+    until = int(min(ends).timestamp())
     return f"{PREFIX}{name}?exp={until}&sig={_signature(name, until)}"
 
 
@@ -186,23 +193,41 @@ def own_name(url: str, *, now: datetime) -> str | None:
     return name
 
 
-def absolute(value: Any, base: str) -> Any:
-    """A result with a host before the addresses of our own files in it."""
-    if isinstance(value, dict):
-        return {
-            key: base + item
-            if key == "url" and isinstance(item, str) and item.startswith(PREFIX)
-            else absolute(item, base)
-            for key, item in value.items()
-        }
-    return [absolute(item, base) for item in value] if isinstance(value, list) else value
+def absolute(
+    value: Any, base: str, *, now: datetime | None = None, latest: datetime | None = None
+) -> Any:
+    """A result with a host before the addresses of our own files in it.
+
+    With `now` each is made anew, as `address` does.
+    """
+    if isinstance(value, list):
+        return [absolute(item, base, now=now, latest=latest) for item in value]
+    if not isinstance(value, dict):
+        return value
+    found = {}
+    for key, item in value.items():
+        if key != "url" or not isinstance(item, str) or not item.startswith(PREFIX):
+            found[key] = absolute(item, base, now=now, latest=latest)
+            continue
+        name = item.removeprefix(PREFIX).partition("?")[0]
+        is_ours = now is not None and NAME.fullmatch(name) is not None
+        found[key] = base + (address(name, now=now, latest=latest) if is_ours else item)
+    return found
 
 
 # -- sweeping -------------------------------------------------------------------------------------
 
 
-def sweep(*, now: datetime) -> int:
-    """Remove the hours whose addresses have all expired; returns how many."""
+def sweep(
+    *,
+    now: datetime,
+    kept: Callable[[str], Collection[str]] = lambda hour: (),
+    passed_over: Collection[str] = (),
+) -> int:
+    """Remove the hours that are long past, but the names in each that are `kept`.
+
+    Hours in `passed_over` are left alone. Returns how many went as a whole.
+    """
     place = storage()
     try:
         folders, _ = place.listdir(FOLDER)
@@ -210,11 +235,25 @@ def sweep(*, now: datetime) -> int:
         return 0
     before = (now.astimezone(UTC) - SWEEP_AFTER).strftime("%Y%m%d%H")
     old = [folder for folder in folders if HOUR.fullmatch(folder) and folder <= before]
+    removed = 0
     for folder in old:
+        if folder in passed_over:
+            continue
+        if names := kept(folder):
+            _remove_others(place, folder, names)
+            continue
         _remove(place, f"{FOLDER}/{folder}")
-    if old:
-        logger.info("removed the outputs of %d hour(s)", len(old))
-    return len(old)
+        removed += 1
+    if removed:
+        logger.info("removed the outputs of %d hour(s)", removed)
+    return removed
+
+
+def _remove_others(place: Storage, hour: str, kept: Collection[str]) -> None:
+    for owner in place.listdir(f"{FOLDER}/{hour}")[0]:
+        for file in place.listdir(f"{FOLDER}/{hour}/{owner}")[1]:
+            if (name := f"{hour}/{owner}/{file}") not in kept:
+                remove(name)
 
 
 def _remove(place: Storage, folder: str) -> None:

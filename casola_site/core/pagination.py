@@ -22,10 +22,13 @@ def page(
     key: str = "public_id",
     default: int = 20,
     most: int = MAX_LIMIT,
+    anchors: QuerySet | None = None,
 ) -> tuple[list[Model], bool]:
     """One page of `rows`, newest first (`order=asc` turns it); returns (rows, has_more).
 
-    Raises InvalidRequest for a limit outside 1 to `most`, an unknown order or an unknown `after`.
+    `after` names one of `anchors`, by default of `rows`: where a row may leave the list between two
+    pages, the wider set says where it stood. Raises InvalidRequest for a limit outside 1 to `most`,
+    an unknown order or an unknown `after`.
     """
     raw = params.get("limit", str(default))
     if not LIMIT.fullmatch(raw) or not 1 <= int(raw) <= most:
@@ -37,7 +40,7 @@ def page(
     rows = rows.order_by(f"{sign}created_at", f"{sign}pk")
     after = params.get("after")
     if after:
-        anchor = _anchor(rows, key, after)
+        anchor = _anchor(rows if anchors is None else anchors, key, after)
         rows = (
             rows.filter(created_at__lte=anchor.created_at)
             if order == "desc"

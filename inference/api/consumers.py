@@ -20,40 +20,29 @@ from channels.exceptions import StopConsumer
 from django.core.handlers.asgi import ASGIRequest
 
 from casola_site.core import errors
-from casola_site.core.database import in_thread
+from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.exception_handler import as_api_error
 from casola_site.core.guard.rules import draining
 from casola_site.core.multipart import IN_MEMORY, Form, is_form, read_form
-from casola_site.core.network import base_url, client_address
+from casola_site.core.network import base_url
 from casola_site.core.parsers import json_object
-from inference.api.interactive import Call, Interactive
+from inference.api import later
+from inference.api.interactive import Call, Interactive, encode
 from inference.hub import Bytes, Finished, Sized, Started, hub
-from tokens import identity as identities
-from tokens import keys
-from tokens.authentication import check_address, refuse
 from tokens.identity import Identity
 from tokens.permissions import check_scope
+from usage.admission import Headers, address_in, admitted, joined
 from usage.limits import Decision
-from usage.throttling import MAX_READS, StaleIdentity, admit_async, rate_class_of, refusal
+from usage.throttling import rate_class_of
 
 logger = logging.getLogger(__name__)
 
-load_identity = in_thread(identities.load)
-refuse_async = in_thread(refuse)
-Headers = list[tuple[bytes, bytes]]
+submit_async = in_thread(later.submit)
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache",
     "x-accel-buffering": "no",
 }
-
-
-def joined(headers: Headers) -> dict[bytes, bytes]:
-    """Headers by name; a repeated one is joined with commas, as Django does it."""
-    found: dict[bytes, bytes] = {}
-    for name, value in headers:
-        found[name] = found[name] + b"," + value if name in found else value
-    return found
 
 
 class InteractiveConsumer(AsyncConsumer):
@@ -147,14 +136,22 @@ class InteractiveConsumer(AsyncConsumer):
 
     async def _answer(self) -> None:
         headers = joined(self.scope["headers"])
-        identity = await self._admit(headers)
-        check_scope(identity, self.view, self.scope["method"])
+        method = self.scope["method"]
+        identity, self.decision = await admitted(
+            authorization=headers.get(b"authorization", b"").decode("latin-1"),
+            address=address_in(self.scope, headers),
+            rate_class=rate_class_of(self.view, method),
+        )
+        check_scope(identity, self.view, method)
         if self.size > self.view.body_cap:
             raise errors.PayloadTooLarge
         data = await self._data(headers.get(b"content-type", b"").decode("latin-1"))
+        if later.is_for_later(data):
+            await self._later(identity, data, headers.get(b"idempotency-key"))
+            return
         self.call = call = await self.view.prepare(hub(), identity, data)
         if self.view.tells_addresses:
-            call.base = base_url(ASGIRequest(self.scope, io.BytesIO()))
+            call.base = self._base()
         content_type = self.view.content_type(call)
         if content_type is not None:
             await self._bytes(call, content_type)
@@ -162,6 +159,21 @@ class InteractiveConsumer(AsyncConsumer):
             await self._stream(call)
         else:
             await self._whole(call)
+
+    def _base(self) -> str:
+        return base_url(ASGIRequest(self.scope, io.BytesIO()))
+
+    async def _later(self, identity: Identity, data: dict[str, Any], key: bytes | None) -> None:
+        """Make a Job of it. Whoever leaves meanwhile has submitted it all the same."""
+        submission = submit_async(
+            self.view,
+            identity=identity,
+            data=data,
+            key=None if key is None else key.decode("latin-1"),
+            base=self._base(),
+        )
+        accepted = await to_the_end(submission)
+        await self._respond(202, encode(accepted.body).encode(), accepted.headers)
 
     async def _data(self, content_type: str) -> dict[str, Any]:
         """The body as an object; none is an empty one, as in DRF."""
@@ -175,34 +187,7 @@ class InteractiveConsumer(AsyncConsumer):
             return json_object(self.file.read(), content_type)
         reading = asyncio.to_thread(read_form, self.file, size=self.size, content_type=content_type)
         self.form = await reading
-        fields = self.view.request_serializer().fields
-        return self.form.values(lists=self.view.form_lists, fields=fields)
-
-    async def _admit(self, headers: dict[bytes, bytes]) -> Identity:
-        """Authenticate and count. Raises AuthenticationFailed or RateLimited."""
-        peer = (self.scope.get("client") or ("", 0))[0]
-        forwarded = headers.get(b"x-forwarded-for")
-        address = client_address(peer, forwarded.decode("latin-1") if forwarded else None)
-        rate_class = rate_class_of(self.view, self.scope["method"])
-        try:
-            secret = keys.secret_of(headers.get(b"authorization", b"").decode("latin-1"))
-            digest = keys.digest(secret)
-            identity = identities.cached(digest) or await load_identity(digest)
-            for _ in range(MAX_READS):
-                check_address(identity, address)
-                try:
-                    self.decision = await admit_async(identity, rate_class)
-                    break
-                except StaleIdentity:
-                    identities.forget(digest)
-                    identity = await load_identity(digest)
-        except errors.AuthenticationFailed:
-            raise await refuse_async(address) from None
-        if self.decision is None:
-            raise errors.Unavailable
-        if not self.decision.admitted:
-            raise refusal(self.decision)
-        return identity
+        return self.form.values(lists=self.view.form_lists, fields=self.view.form_fields())
 
     async def _whole(self, call: Call) -> None:
         async for piece in self.view.pieces(hub(), call):

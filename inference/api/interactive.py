@@ -13,23 +13,29 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, ClassVar, Protocol
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.utils import timezone
+from rest_framework.response import Response
 from rest_framework.serializers import BaseSerializer
 
 from casola_site.core import ids
 from casola_site.core.database import in_thread, to_the_end
 from casola_site.core.errors import ApiError, ModelNotFound
+from casola_site.core.network import base_url
 from casola_site.core.scopes import Scope
-from inference.api import revocation
+from inference.api import later
 from inference.api.holding import held
+from inference.api.revocation import OpenInteractive
 from inference.hub import Bytes, Finished, Hub, Piece, RunnerLost, Sized, Started, hub
 from inference.selectors import Model, find_model
 from jobs.enums import JobStatus
+from jobs.files import KeptFile
 from jobs.services import Outcome, finish_jobs
+from tokens import open_calls
 from tokens.identity import Identity
 from usage.slots import Slot, slots
 
@@ -101,9 +107,42 @@ class Interactive:
         return cls.request_serializer_class()
 
     @classmethod
+    @functools.cache
+    def form_fields(cls) -> dict[str, Any]:
+        """What a form's texts may have to become."""
+        return {**cls.request_serializer().fields, **later.WishesSerializer().fields}
+
+    @classmethod
     def check(cls, data: dict[str, Any]) -> dict[str, Any]:
         """The validated body. Raises DRF's ValidationError."""
-        return cls.request_serializer().run_validation(data)
+        body = cls.request_serializer().run_validation(data)
+        body.pop(later.ASYNC, None)
+        return body
+
+    @classmethod
+    def keep_files(
+        cls, body: dict[str, Any], *, organization_id: int, now: datetime
+    ) -> list[KeptFile]:
+        """Put the files of a request that is done later into the storage, and say so in its body."""
+        del body, organization_id, now
+        return []
+
+    def initial(self, request: Any, *args: Any, **kwargs: Any) -> None:
+        """As every view; a request for later is not waited for."""
+        super().initial(request, *args, **kwargs)  # type: ignore[misc]
+        if request.method == "POST" and later.is_for_later(request.data):
+            self.post = self.submit  # in place of the action that waits
+
+    def submit(self, request: Any) -> Response:
+        """202 and where to look, for servers without an event loop."""
+        accepted = later.submit(
+            type(self),
+            identity=request.auth,
+            data=request.data,
+            key=request.headers.get("Idempotency-Key"),
+            base=base_url(request),
+        )
+        return Response(accepted.body, status=202, headers=accepted.headers)
 
     @classmethod
     def contract(cls, body: dict[str, Any]) -> dict[str, Any]:
@@ -198,7 +237,8 @@ class Interactive:
             "created_at": call.created,
         }
         slot = None
-        revocation.watch(call, cls.required_scopes["POST"])
+        open_call = OpenInteractive(call, cls.required_scopes["POST"])
+        open_calls.watch(open_call)
         try:
             slot = await cls.take_slot(call)
             async with held(call, cls.task, contract) as trace:
@@ -222,7 +262,7 @@ class Interactive:
             await to_the_end(finish_jobs_async([cls.lost(call)]))
             raise
         finally:
-            revocation.unwatch(call)
+            open_calls.unwatch(open_call)
             if slot is not None:
                 await slot.release()
 

@@ -172,9 +172,8 @@ class BatchEngine:
             self._fail(item.request, events)
         for item, value in computed:
             self._take_value(item, value, events)
-        for request in dict.fromkeys(item.request for item, _ in computed):
-            if not request.is_over:
-                events.append(request.progress())
+        touched = dict.fromkeys(item.request for item, _ in computed)
+        events += [request.progress() for request in touched if not request.is_over]
 
     def _try(self, batch: Sequence[Item]) -> tuple[list[tuple[Item, Any]], list[Item]]:
         """Values of the texts that could be computed, and the others."""

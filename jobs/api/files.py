@@ -19,8 +19,8 @@ from casola_site.core.pagination import page
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from jobs.enums import FilePurpose
-from jobs.files import Sender, delete_file, find_file, keep_file, open_file, sent_files
 from jobs.models import StoredFile
+from jobs.sent_files import Sender, delete_file, find_file, keep_file, open_file, sent_files
 
 FILE = OpenApiParameter("file_id", str, OpenApiParameter.PATH)
 MOST_FILES = 10_000

@@ -8,14 +8,27 @@ from typing import Any
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.response import Response
 
+from accounts.api.parameters import IDEMPOTENCY_KEY, PAGING
 from accounts.idempotency import Answer, answer_once
 from accounts.models import Organization
 from casola_site.core.clock import now
 from casola_site.core.errors import ModelNotFound
+from casola_site.core.pagination import page
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
-from jobs.api.serializers import JobCreatedSerializer, JobCreateSerializer, JobSerializer
+from jobs.api.filters import PARAMETERS, filter_of
+from jobs.api.serializers import (
+    JobCreatedSerializer,
+    JobCreateSerializer,
+    JobListSerializer,
+    JobSerializer,
+    JobSummarySerializer,
+    wishes_of,
+)
 from jobs.contracts import task_contract
+from jobs.models import Job
+from jobs.retention import delete_data
+from jobs.selectors import list_jobs
 from jobs.services import cancel_job, find_job
 from jobs.submission import Submitter, submit_job
 from usage.limits import RateClass
@@ -32,10 +45,27 @@ class JobViewSet(ApiViewSet):
     rate_classes = {"POST": RateClass.JOB_SUBMISSION}
 
     @extend_schema(
+        operation_id="list_jobs",
+        summary="List jobs",
+        tags=["Jobs"],
+        parameters=[*PARAMETERS, *PAGING],
+        responses=JobListSerializer,
+    )
+    def list(self, request: Any) -> Response:
+        """Jobs, the newest first, without their results; interactive requests are among them."""
+        own, query = request.auth.organization_pk, request.query_params
+        rows = list_jobs(organization_id=own, wanted=filter_of(query))
+        anchors = Job.objects.for_organization(own)
+        jobs, has_more = page(rows, query, key="pk", anchors=anchors)
+        shown = JobSummarySerializer(jobs, many=True).data
+        after = shown[-1]["id"] if has_more else None
+        return Response({"jobs": shown, "has_more": has_more, "next_after": after})
+
+    @extend_schema(
         operation_id="create_job",
         summary="Create a job",
         tags=["Jobs"],
-        parameters=[OpenApiParameter("Idempotency-Key", str, OpenApiParameter.HEADER)],
+        parameters=[IDEMPOTENCY_KEY],
         request=JobCreateSerializer,
         responses={201: JobCreatedSerializer},
     )
@@ -50,19 +80,12 @@ class JobViewSet(ApiViewSet):
 
         def make() -> Answer:
             job = submit_job(
-                submitter=Submitter(
-                    organization_id=identity.organization_pk,
-                    token_id=identity.token_pk,
-                    user_id=identity.user_pk,
-                    max_queued_jobs=identity.max_queued_jobs,
-                    storage_bytes=identity.storage_bytes,
-                    plan=identity.plan,
-                ),
+                submitter=Submitter.of(identity),
                 model_id=contract.model_id,
                 queue_id=contract.queue_id,
                 task=contract.task,
                 payload=contract.payload,
-                priority=data.get("priority", 0),
+                wishes=wishes_of(data),
                 ceiling=contract.ceiling(now=moment) if identity.is_budgeted else Decimal(0),
                 makes_files=contract.makes_files,
                 now=moment,
@@ -115,3 +138,25 @@ class JobCancelViewSet(ApiViewSet):
         prices = price_snapshot(model_id=job.model_id, now=moment)
         cancelled = cancel_job(job=job, prices=prices, now=moment)
         return Response(JobSerializer(cancelled, context={"request": request}).data)
+
+
+class JobDataViewSet(ApiViewSet):
+    """What a Job holds beside what it was and cost."""
+
+    required_scopes = {"DELETE": Scope.USER_WRITE}
+
+    @extend_schema(
+        operation_id="delete_job_data",
+        summary="Delete a job's data",
+        tags=["Jobs"],
+        parameters=[JOB],
+        responses={200: JobSerializer},
+    )
+    def destroy(self, request: Any, job_id: str) -> Response:
+        """Delete input, metadata, result and files of a Job that has ended; 409 before that.
+
+        Status, error and usage stay. Doing it again is fine.
+        """
+        job = find_job(organization_id=request.auth.organization_pk, job_id=job_id)
+        deleted = delete_data(job=job, now=now())
+        return Response(JobSerializer(deleted, context={"request": request}).data)

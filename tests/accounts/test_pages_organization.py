@@ -69,7 +69,7 @@ def test_the_plan_shows_its_limits():
 
     page = owner.get("/settings/organization").content.decode()
 
-    for words in ("6,000 per minute", "kept for a day", "unlimited per minute"):
+    for words in ("6,000 per minute", "kept for 24 hours", "unlimited per minute"):
         assert words in page
 
 

@@ -86,7 +86,7 @@ def test_texts_become_what_their_fields_take():
 
 def test_drf_reads_forms_by_the_views_rules():
     body = part("words[]", b"a") + part("n", b"3") + b"--xx--\r\n"
-    view = SimpleNamespace(form_lists=frozenset({"words"}), request_serializer=Words)
+    view = SimpleNamespace(form_lists=frozenset({"words"}), form_fields=lambda: Words().fields)
     request = SimpleNamespace(META={"CONTENT_LENGTH": str(len(body))})
     context = {"view": view, "request": request}
     assert FormParser().parse(io.BytesIO(body), TYPE, context) == {"words": ["a"], "n": 3}

@@ -40,6 +40,7 @@ def make_identity(**columns) -> Identity:
             "max_queued_jobs": None,
             "max_running_jobs": None,
             "max_streams": None,
+            "max_sockets": None,
             "storage_bytes": None,
             "plan": "Test",
             "expires_at": None,

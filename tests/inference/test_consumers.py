@@ -17,6 +17,7 @@ from inference.api.openai.chat import ChatCompletionViewSet
 from inference.api.openai.speech import SpeechViewSet
 from inference.hub import Bytes, Finished, RunnerLost, Sized, Text
 from tokens import keys
+from usage import admission
 from usage.limits import UNLIMITED
 from usage.throttling import StaleIdentity
 
@@ -123,8 +124,8 @@ def admissions(monkeypatch):
         return UNLIMITED
 
     monkeypatch.setattr(consumers, "hub", lambda: None)
-    monkeypatch.setattr(consumers, "load_identity", load)
-    monkeypatch.setattr(consumers, "admit_async", admit)
+    monkeypatch.setattr(admission, "load_identity", load)
+    monkeypatch.setattr(admission, "admit_async", admit)
     return left
 
 

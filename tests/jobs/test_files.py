@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from io import BytesIO
 
 import pytest
 from django.test import Client
@@ -12,7 +13,7 @@ from casola_site.core import outputs
 from casola_site.core.errors import QueueFull
 from inference import selectors
 from jobs.enums import JobStatus
-from jobs.files import FilesFull, KeptFile, forget_expired, stored_bytes
+from jobs.files import FilesFull, KeptFile, forget_expired, stored_bytes, sweep
 from jobs.models import Job, StoredFile
 from jobs.services import cancel_job, finish_jobs
 from jobs.submission import submit_job
@@ -35,9 +36,11 @@ def kept(size: int, *, hours: float = 24, name: str = "") -> KeptFile:
 
 
 def finish(organization, *files: KeptFile) -> Job:
-    """A Job of the Organization that made these."""
+    """A Job of the Organization that made these; they go when they say, not with their Job."""
     job = make_running_job(runner=make_runner(), organization=organization)
     assert finish_jobs([make_outcome(job, files=files)]) == {str(job.pk)}
+    for file in files:
+        StoredFile.objects.filter(name=file.name).update(expires_at=file.expires_at)
     return job
 
 
@@ -53,14 +56,17 @@ def ask(organization, **columns) -> Job:
     )
 
 
-def test_the_files_of_a_job_are_written_down_with_its_end():
-    organization = make_organization()
-    made = [kept(100), kept(23)]
-    job = finish(organization, *made)
+def test_the_files_of_a_job_are_written_down_with_its_end_and_kept_as_long_as_its_data():
+    organization = make_organization(plan=make_plan(retention_hours=50))
+    made = (kept(100), kept(23))
+    job = make_running_job(runner=make_runner(), organization=organization)
+    finish_jobs([make_outcome(job, files=made)])
+    job.refresh_from_db()
     rows = StoredFile.objects.order_by("-size_bytes")
     assert [(row.name, row.size_bytes, row.created_at, row.expires_at) for row in rows] == [
-        (file.name, file.size_bytes, file.created_at, file.expires_at) for file in made
+        (file.name, file.size_bytes, file.created_at, job.expires_at) for file in made
     ]
+    assert job.expires_at == job.completed_at + timedelta(hours=50)
     assert {(row.job_id, row.organization_id) for row in rows} == {(job.pk, organization.pk)}
 
 
@@ -136,11 +142,43 @@ def test_the_queues_cap_still_holds():
         ask(organization, max_queued_jobs=1, storage_bytes=100)
 
 
-def test_rows_go_when_no_address_opens_the_file_any_more():
-    organization = make_organization()
-    finish(organization, kept(1, hours=0), kept(2, hours=0.5))
-    assert forget_expired(now=NOW) == 1
-    assert [row.size_bytes for row in StoredFile.objects.all()] == [2]
+@pytest.fixture
+def media(settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path / "media"
+
+
+@pytest.mark.usefixtures("media")
+def test_files_go_when_their_time_is_over(django_capture_on_commit_callbacks):
+    over, not_over = kept(1, hours=0), kept(2, hours=0.5)
+    finish(make_organization(), over, not_over)
+    for file in (over, not_over):
+        outputs.write(file.name, BytesIO(b"x"))
+
+    with django_capture_on_commit_callbacks(execute=True):
+        assert forget_expired(now=NOW) == 1
+
+    assert [row.name for row in StoredFile.objects.all()] == [not_over.name]
+    assert [outputs.exists(file.name) for file in (over, not_over)] == [False, True]
+
+
+@pytest.mark.usefixtures("media")
+def test_hours_long_past_keep_what_belongs_to_a_job_and_nothing_else():
+    old = NOW - timedelta(hours=40)
+    names = [
+        outputs.new_name(organization_id=1, attempt=1, extension="mp3", now=moment)
+        for moment in (old, old, old - timedelta(hours=1), NOW)
+    ]
+    for name in names:
+        outputs.write(name, BytesIO(b"x"))
+    finish(make_organization(), kept(1, name=names[0]))
+
+    assert sweep(now=NOW) == 1
+    assert [outputs.exists(name) for name in names] == [True, False, False, True]
+
+    StoredFile.objects.all().delete()
+    assert sweep(now=NOW) == 0  # looked at just now
+    assert sweep(now=NOW + timedelta(hours=1)) == 1
+    assert not outputs.exists(names[0])
 
 
 @pytest.fixture

@@ -85,7 +85,7 @@ def history(monkeypatch) -> list[str]:
 def finish_where(monkeypatch, *conditions):
     """Finishing updates check only these of the columns (id, status, runner_id, attempts)."""
 
-    def finish(outcome, now):
+    def finish(outcome, now, expires_at):
         wanted = {
             "pk": outcome.job_id,
             "status": JobStatus.PROCESSING,
@@ -94,7 +94,11 @@ def finish_where(monkeypatch, *conditions):
         }
         rows = Job.objects.filter(**{name: wanted[name] for name in conditions})
         changed = rows.update(
-            status=outcome.status, units=outcome.units, result=outcome.result, completed_at=now
+            status=outcome.status,
+            units=outcome.units,
+            result=outcome.result,
+            completed_at=now,
+            expires_at=expires_at,
         )
         return changed == 1
 
@@ -104,8 +108,8 @@ def finish_where(monkeypatch, *conditions):
 def usage_whatever_the_update_says(monkeypatch):
     real = services._finish_claimed
 
-    def finish(outcome, now):
-        if not real(outcome, now):
+    def finish(outcome, now, expires_at):
+        if not real(outcome, now, expires_at):
             services.record_usage([services._consumption(outcome, now)])
             return False
         return True

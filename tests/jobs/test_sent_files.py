@@ -12,10 +12,11 @@ from django.test import Client
 from django.utils import timezone
 
 from casola_site.core import outputs
-from jobs import files
+from jobs import sent_files
 from jobs.enums import FilePurpose
-from jobs.files import FileDoesNotFit, Sender, forget_expired, keep_file, stored_bytes
+from jobs.files import stored_bytes
 from jobs.models import StoredFile
+from jobs.sent_files import FileDoesNotFit, Sender, forget_expired_sent, keep_file
 from tests.factories.accounts import make_organization, make_plan
 from tests.factories.tokens import make_token
 
@@ -59,7 +60,7 @@ def alpha():
 
 
 def in_storage() -> list[str]:
-    folder = outputs.storage().path(files.FOLDER)
+    folder = outputs.storage().path(sent_files.FOLDER)
     return [name for _, _, names in os.walk(folder) for name in names]
 
 
@@ -156,7 +157,7 @@ def test_a_body_that_is_no_form_is_refused(alpha):
 
 
 def test_a_file_too_large_is_refused(alpha, monkeypatch):
-    monkeypatch.setattr(files, "MOST_BYTES", len(CONTENT) - 1)
+    monkeypatch.setattr(sent_files, "MOST_BYTES", len(CONTENT) - 1)
     assert alpha.send().status_code == 413
     assert in_storage() == []
 
@@ -247,9 +248,9 @@ def test_expired_files_are_not_found_and_then_swept(alpha):
     StoredFile.objects.filter(public_id=file_id).update(expires_at=now)
     assert alpha.get(f"/{file_id}").status_code == 404
     assert alpha.ids() == [kept]
-    assert forget_expired(now=now) == 1
+    assert forget_expired_sent(now=now) == 1
     assert len(in_storage()) == 1
-    assert forget_expired(now=now + timedelta(days=4000)) == 0
+    assert forget_expired_sent(now=now + timedelta(days=4000)) == 0
     assert alpha.ids() == [kept]
 
 
@@ -310,6 +311,6 @@ def test_what_was_broken_off_is_swept_with_its_content(alpha):
     StoredFile.objects.update(is_whole=False)
     assert alpha.get(f"/{file_id}").status_code == 404
     now = timezone.now()
-    assert forget_expired(now=now) == 0
-    assert forget_expired(now=now + timedelta(hours=2)) == 1
+    assert forget_expired_sent(now=now) == 0
+    assert forget_expired_sent(now=now + timedelta(hours=2)) == 1
     assert in_storage() == []

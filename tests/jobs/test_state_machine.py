@@ -35,7 +35,7 @@ from jobs.services import (
     finish_jobs,
     retry_job,
 )
-from jobs.submission import submit_job
+from jobs.submission import Wishes, submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import MODEL, QUEUE, TASK, make_outcome, make_runner, make_submitter
 from tests.jobs.invariants import violations
@@ -129,7 +129,7 @@ class JobHistory(RuleBasedStateMachine):
                 queue_id=QUEUE,
                 task=TASK,
                 payload={},
-                priority=priority,
+                wishes=Wishes(priority=priority),
                 now=self.now,
             )
             self.model[job.pk] = {

@@ -8,7 +8,7 @@ from django.utils import timezone
 from casola_site.core.errors import QueueFull
 from jobs import events
 from jobs.models import Job
-from jobs.submission import submit_job
+from jobs.submission import Wishes, submit_job
 from tests.factories.accounts import make_organization
 from tests.factories.jobs import MODEL, QUEUE, TASK, make_job, make_submitter
 
@@ -32,7 +32,7 @@ def submit(organization, *, cap=None, **changed):
 def test_a_submitted_job_is_pending_with_one_event():
     organization, now = make_organization(), timezone.now()
 
-    job = Job.objects.get(pk=submit(organization, priority=3, now=now).pk)
+    job = Job.objects.get(pk=submit(organization, wishes=Wishes(priority=3), now=now).pk)
 
     assert (job.status, job.organization, job.input) == ("pending", organization, {"messages": []})
     assert (job.attempts, job.crashes, job.failures, job.units) == (0, 0, 0, {})

@@ -43,7 +43,8 @@ ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/mirror", "aliases": [
 ModelSpec.objects.create(**{**DEMO_ECHO, "model_id": "test/away", "aliases": [], "enabled": False})
 User.objects.create_superuser("root@example.com", "a long password")
 
-Plan.objects.create(code="tiny", name="Tiny", max_running_jobs=2, max_streams=1, max_queued_jobs=3)
+Plan.objects.create(code="tiny", name="Tiny", max_running_jobs=2, max_streams=1, max_queued_jobs=3,
+    max_sockets=2)
 Plan.objects.create(code="full", name="Full", storage_bytes=1)
 
 def organization(name, plan="unlimited", **tokens):

@@ -251,6 +251,11 @@ def test_job_life(http):
         "started_at",
         "completed_at",
         "attempts",
+        "priority",
+        "metadata",
+        "deadline_at",
+        "expires_at",
+        "data_deleted_at",
     }
     assert (job["usage"]["completion_tokens"], job["attempts"], job["error"]) == (1, 1, None)
     late = http.post(f"/api/jobs/{job['id']}/cancel")

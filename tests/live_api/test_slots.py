@@ -125,6 +125,7 @@ def test_a_caller_who_leaves_makes_room(site, pool):
         "running_requests": 1,
         "streams": 1,
         "waiting_requests": 1,
+        "sockets": 0,
         "running_jobs": 0,
         "queued_jobs": 0,
         "storage_bytes": 0,

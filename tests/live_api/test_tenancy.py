@@ -47,6 +47,8 @@ def test_a_foreign_id_is_like_none(site, alphas_job, scope):
     pairs = [
         ("GET", f"/api/jobs/{alphas_job}", f"/api/jobs/{GHOST_JOB}", None),
         ("POST", f"/api/jobs/{alphas_job}/cancel", f"/api/jobs/{GHOST_JOB}/cancel", None),
+        ("GET", f"/api/jobs/{alphas_job}/events", f"/api/jobs/{GHOST_JOB}/events", None),
+        ("DELETE", f"/api/jobs/{alphas_job}/data", f"/api/jobs/{GHOST_JOB}/data", None),
         ("GET", f"/api/organizations/{alpha}/tokens", f"/api/organizations/{GHOST_ORG}/tokens", 0),
         (
             "POST",
@@ -113,7 +115,10 @@ ROUTES = [
     ("GET", "/openai/v1/models/test/echo", None, "user:read"),
     ("GET", "/api/model-status", None, "user:read"),
     ("GET", "/api/users/me", None, "user:read"),
+    ("GET", "/api/jobs", None, "user:read"),
     ("GET", "/api/jobs/{job}", None, "user:read"),
+    ("GET", "/api/jobs/{job}/events?after=3", None, "user:read"),
+    ("DELETE", "/api/jobs/{job}/data", None, "user:write"),
     ("POST", "/api/jobs", job_body(), "user:write"),
     ("POST", "/api/jobs/{job}/cancel", None, "user:write"),
     ("POST", CHAT, chat_body(), "user:write"),

@@ -24,6 +24,7 @@ CAPS = {
     "max_running_jobs": 2,
     "max_queued_jobs": 100,
     "max_streams": 1,
+    "max_sockets": 3,
     "storage_bytes": 10**9,
 }
 
@@ -73,6 +74,7 @@ def test_every_limit_with_its_value_and_use():
         "running_requests": at_this_moment(2, 0),
         "streams": at_this_moment(1, 0),
         "waiting_requests": at_this_moment(100, 0),
+        "sockets": at_this_moment(3, 0),
         "running_jobs": at_this_moment(2, 1),
         "queued_jobs": at_this_moment(100, 3),
         "storage_bytes": at_this_moment(10**9, 0),
@@ -140,6 +142,7 @@ def test_without_redis_the_limits_are_shown_all_the_same(own_redis):
         "running_requests": 2,
         "streams": 1,
         "waiting_requests": 100,
+        "sockets": 3,
         "running_jobs": 2,
         "queued_jobs": 100,
         "storage_bytes": 10**9,
@@ -150,4 +153,5 @@ def test_without_redis_the_limits_are_shown_all_the_same(own_redis):
         "running_requests",
         "streams",
         "waiting_requests",
+        "sockets",
     }

@@ -154,7 +154,7 @@ class StandingSerializer(serializers.Serializer):
 
     name = serializers.CharField(
         help_text="api_request, job_submission, running_requests, streams, waiting_requests, "
-        "running_jobs, queued_jobs or storage_bytes"
+        "sockets, running_jobs, queued_jobs or storage_bytes"
     )
     scope = serializers.CharField(help_text="whose limit it is: organization")
     value = serializers.IntegerField(allow_null=True, help_text="null: no limit")

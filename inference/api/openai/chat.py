@@ -13,6 +13,7 @@ from casola_site.core.openapi import ErrorEnvelope
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from inference.api.interactive import Call, Interactive, Stream
+from inference.api.later import LaterSerializer
 from inference.api.openai.answers import ChatCompletionSerializer
 from inference.api.openai.serializers import ChatCompletionRequest
 from inference.api.openai.streams import DONE, ChatStream, sse
@@ -21,7 +22,8 @@ from inference.contracts.surfaces import TEXT_TASKS
 from inference.hub import Finished
 from usage.limits import RateClass
 
-FAILURES = {
+OTHERWISE = {
+    202: OpenApiResponse(LaterSerializer, "With async: where to look for the answer"),
     502: OpenApiResponse(ErrorEnvelope, "The model failed on this request"),
     504: OpenApiResponse(ErrorEnvelope, "The model did not begin to answer in time"),
 }
@@ -75,7 +77,7 @@ class ChatCompletionViewSet(TextViewSet):
         request=ChatCompletionRequest,
         responses={
             200: OpenApiResponse(ChatCompletionSerializer, "With stream: server-sent events"),
-            **FAILURES,
+            **OTHERWISE,
         },
     )
     def create(self, request: Any) -> Response:

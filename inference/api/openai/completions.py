@@ -9,7 +9,7 @@ from rest_framework.response import Response
 
 from inference.api.interactive import Call, Stream
 from inference.api.openai.answers import CompletionSerializer
-from inference.api.openai.chat import FAILURES, TextViewSet, job_check
+from inference.api.openai.chat import OTHERWISE, TextViewSet, job_check
 from inference.api.openai.serializers import CompletionRequest
 from inference.api.openai.streams import CompletionStream
 from inference.contracts import completion
@@ -29,7 +29,7 @@ class CompletionViewSet(TextViewSet):
         request=CompletionRequest,
         responses={
             200: OpenApiResponse(CompletionSerializer, "With stream: server-sent events"),
-            **FAILURES,
+            **OTHERWISE,
         },
     )
     def create(self, request: Any) -> Response:

@@ -9,9 +9,10 @@ from drf_spectacular.utils import extend_schema, extend_schema_field
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictSerializer
+from casola_site.core.fields import StrictCharField, StrictIntegerField
 from inference.api.interactive import Call, encode
-from inference.api.openai.chat import FAILURES, job_check
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad
 from inference.api.openai.reading import (
     ReadingViewSet,
@@ -80,7 +81,7 @@ def _token_ids(data: list[Any], *path: int) -> list[int]:
     return data
 
 
-class EmbeddingsRequest(StrictSerializer):
+class EmbeddingsRequest(InferenceRequest):
     """OpenAI's embeddings request. Unknown fields are ignored, null means absent."""
 
     model = StrictCharField(max_length=200)
@@ -149,7 +150,7 @@ class EmbeddingsViewSet(ReadingViewSet):
         summary="Text embeddings",
         tags=["OpenAI"],
         request=EmbeddingsRequest,
-        responses={200: EmbeddingsSerializer, **FAILURES},
+        responses={200: EmbeddingsSerializer, **OTHERWISE},
     )
     def create(self, request: Any) -> Response:
         """Turn texts into vectors of unit length."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import io
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, ClassVar
 
 from drf_spectacular.utils import OpenApiResponse, extend_schema, extend_schema_field
@@ -22,19 +24,19 @@ from casola_site.core.fields import (
     StrictChoiceField,
     StrictFloatField,
     StrictIntegerField,
-    StrictSerializer,
 )
 from casola_site.core.multipart import FORM_PARSERS, Upload
 from casola_site.core.network import base_url
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from inference.api.interactive import Call, Interactive, Stream
-from inference.api.openai.chat import FAILURES, job_check
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad, missing
 from inference.api.openai.streams import sse
 from inference.contracts import images
 from inference.hub import Finished, Hub, Piece
-from jobs.files import require_room
+from jobs.files import WHILE_OPEN, KeptFile, require_room, store_upload
 from tokens.identity import Identity
 from usage.limits import RateClass
 
@@ -53,7 +55,7 @@ ADDRESS = {
 LIST = {"type": "array", "items": ADDRESS, "minItems": 1, "maxItems": images.MOST_SOURCES}
 
 
-class ImageRequest(StrictSerializer):
+class ImageRequest(InferenceRequest):
     """What both endpoints take. Unknown fields are ignored, null means absent."""
 
     model = StrictCharField(max_length=200)
@@ -250,6 +252,27 @@ class ImagesViewSet(Interactive, ApiViewSet):
         return images.from_body(body).as_dict()
 
     @classmethod
+    def keep_files(
+        cls, body: dict[str, Any], *, organization_id: int, now: datetime
+    ) -> list[KeptFile]:
+        """See Interactive. The body has their addresses in the storage instead, which nobody else
+        is told."""
+        kept: list[KeptFile] = []
+
+        def stored(source: str | bytes) -> str:
+            if isinstance(source, str):
+                return source
+            file = store_upload(io.BytesIO(source), organization_id=organization_id, now=now)
+            kept.append(file)
+            return outputs.address(file.name, now=now, lifetime=WHILE_OPEN)
+
+        if "image" in body:
+            body["image"] = [stored(source) for source in body["image"]]
+        if "mask" in body:
+            body["mask"] = stored(body["mask"])
+        return kept
+
+    @classmethod
     def forms(cls, body: dict[str, Any]) -> set[str]:
         """As what pictures are answered."""
         if body.get("stream"):
@@ -311,7 +334,7 @@ class GenerationViewSet(ImagesViewSet):
         request=GenerationRequest,
         responses={
             200: OpenApiResponse(ImagesSerializer, "With stream: server-sent events"),
-            **FAILURES,
+            **OTHERWISE,
         },
     )
     def create(self, request: Any) -> Response:
@@ -336,7 +359,7 @@ class EditViewSet(ImagesViewSet):
         request={"application/json": EditRequest, "multipart/form-data": EditRequest},
         responses={
             200: OpenApiResponse(ImagesSerializer, "With stream: server-sent events"),
-            **FAILURES,
+            **OTHERWISE,
         },
     )
     def create(self, request: Any) -> Response:

@@ -12,9 +12,9 @@ from casola_site.core.fields import (
     StrictBooleanField,
     StrictCharField,
     StrictIntegerField,
-    StrictSerializer,
 )
-from inference.api.openai.chat import FAILURES, job_check
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad
 from inference.api.openai.reading import (
     ReadingViewSet,
@@ -56,7 +56,7 @@ class DocumentsField(serializers.Field):
         return value
 
 
-class RerankRequest(StrictSerializer):
+class RerankRequest(InferenceRequest):
     """The request of Cohere's, Jina's and Voyage's clients. Unknown fields are ignored."""
 
     model = StrictCharField(max_length=200)
@@ -123,7 +123,7 @@ class RerankViewSet(ReadingViewSet):
         summary="Document reranking",
         tags=["OpenAI"],
         request=RerankRequest,
-        responses={200: RerankSerializer, **FAILURES},
+        responses={200: RerankSerializer, **OTHERWISE},
     )
     def create(self, request: Any) -> Response:
         """Put documents in the order in which they answer a query."""
@@ -138,7 +138,7 @@ class RerankV2ViewSet(RerankViewSet):
         summary="Document reranking (Cohere's path)",
         tags=["OpenAI"],
         request=RerankRequest,
-        responses={200: RerankSerializer, **FAILURES},
+        responses={200: RerankSerializer, **OTHERWISE},
     )
     def create(self, request: Any) -> Response:
         """Put documents in the order in which they answer a query."""

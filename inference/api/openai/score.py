@@ -8,8 +8,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework import serializers
 from rest_framework.response import Response
 
-from casola_site.core.fields import StrictCharField, StrictSerializer
-from inference.api.openai.chat import FAILURES, job_check
+from casola_site.core.fields import StrictCharField
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad, missing
 from inference.api.openai.reading import (
     ReadingViewSet,
@@ -44,7 +45,7 @@ class TextsField(serializers.Field):
         return value
 
 
-class ScoreRequest(StrictSerializer):
+class ScoreRequest(InferenceRequest):
     """vLLM's score request: one text with one, one with many, or as many with as many."""
 
     model = StrictCharField(max_length=200)
@@ -104,7 +105,7 @@ class ScoreViewSet(ReadingViewSet):
         summary="Text pair scoring",
         tags=["OpenAI"],
         request=ScoreRequest,
-        responses={200: ScoreSerializer, **FAILURES},
+        responses={200: ScoreSerializer, **OTHERWISE},
     )
     def create(self, request: Any) -> Response:
         """Score pairs of texts, with the models that rerank."""

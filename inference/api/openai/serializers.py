@@ -15,6 +15,7 @@ from casola_site.core.fields import (
     StrictIntegerField,
     StrictSerializer,
 )
+from inference.api.later import InferenceRequest
 from inference.api.openai import formats, tools
 from inference.api.openai.checks import INT64, bad, is_number
 from inference.api.openai.formats import ResponseFormatField, StructuredOutputsField
@@ -182,7 +183,7 @@ class StreamOptionsSerializer(StrictSerializer):
     include_usage = StrictBooleanField(required=False, help_text="A last chunk with the usage")
 
 
-class SamplingRequest(StrictSerializer):
+class SamplingRequest(InferenceRequest):
     """What both ways to complete text take."""
 
     model = StrictCharField(max_length=200)

@@ -16,12 +16,12 @@ from casola_site.core.fields import (
     StrictCharField,
     StrictChoiceField,
     StrictFloatField,
-    StrictSerializer,
 )
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from inference.api.interactive import Call, Interactive, Stream
-from inference.api.openai.chat import FAILURES, job_check
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad, missing
 from inference.api.openai.streams import sse
 from inference.contracts import speech
@@ -63,7 +63,7 @@ class VoiceField(serializers.Field):
         return value
 
 
-class SpeechRequest(StrictSerializer):
+class SpeechRequest(InferenceRequest):
     """OpenAI's speech request. Unknown fields are ignored, null means absent."""
 
     model = StrictCharField(max_length=200)
@@ -136,7 +136,7 @@ class SpeechViewSet(Interactive, ApiViewSet):
         request=SpeechRequest,
         responses={
             (200, *speech.CONTENT_TYPES.values(), "text/event-stream"): OpenApiTypes.BINARY,
-            **FAILURES,
+            **OTHERWISE,
         },
     )
     def create(self, request: Any) -> HttpResponse:

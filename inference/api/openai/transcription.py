@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from datetime import datetime
 from typing import Any, ClassVar
 
 from django.http import HttpResponse
@@ -24,18 +25,19 @@ from casola_site.core.fields import (
     StrictCharField,
     StrictChoiceField,
     StrictFloatField,
-    StrictSerializer,
 )
 from casola_site.core.multipart import FORM_PARSERS, Upload
 from casola_site.core.scopes import Scope
 from casola_site.core.views import ApiViewSet
 from inference.api.interactive import Call, Interactive, Stream, encode
-from inference.api.openai.chat import FAILURES, job_check
+from inference.api.later import InferenceRequest
+from inference.api.openai.chat import OTHERWISE, job_check
 from inference.api.openai.checks import bad, missing
 from inference.api.openai.streams import sse
 from inference.contracts import transcription
 from inference.contracts.surfaces import WHOLE_TASKS
 from inference.hub import Finished, Hub, Piece, Text
+from jobs.files import KeptFile, store_upload
 from usage.limits import RateClass
 
 MB = 1024 * 1024
@@ -86,7 +88,7 @@ class GranularitiesField(serializers.Field):
         return value
 
 
-class TranslationRequest(StrictSerializer):
+class TranslationRequest(InferenceRequest):
     """OpenAI's translation request. Unknown fields are ignored, null means absent."""
 
     model = StrictCharField(max_length=200)
@@ -198,6 +200,15 @@ class SoundViewSet(Interactive, ApiViewSet):
                 await to_the_end(remove_upload(kept["upload"]))
 
     @classmethod
+    def keep_files(
+        cls, body: dict[str, Any], *, organization_id: int, now: datetime
+    ) -> list[KeptFile]:
+        """See Interactive."""
+        said, kept = store_sound(body, organization_id=organization_id, now=now)
+        body |= said
+        return kept
+
+    @classmethod
     def rendered(cls, call: Call, finished: Finished) -> bytes:
         """The whole answer in the wished format."""
         assert finished.result is not None  # noqa: S101 - these Tasks have one
@@ -237,8 +248,9 @@ class SoundViewSet(Interactive, ApiViewSet):
         return sse(body_for(error, "openai"))
 
 
-@in_thread
-def keep_sound(body: dict[str, Any], organization_id: int) -> dict[str, str]:
+def store_sound(
+    body: dict[str, Any], *, organization_id: int, now: datetime
+) -> tuple[dict[str, str], list[KeptFile]]:
     """Put what came with the request into the storage; what its body then says instead.
 
     An address is left to the Runner: nothing comes back. Raises InvalidAudio, InvalidDataUrl or
@@ -254,15 +266,20 @@ def keep_sound(body: dict[str, Any], organization_id: int) -> dict[str, str]:
         content, size = io.BytesIO(found.content), len(found.content)
         kind = found.content_type.rpartition("/")[2]
     else:
-        return {}
+        return {}, []
     if not size:
         raise InvalidAudio(param="url" if upload is None else "file")
     outputs.require_room()
-    now = timezone.now()
-    name = outputs.new_name(organization_id=organization_id, attempt=1, extension="bin", now=now)
     content.seek(0)
-    outputs.write(name, content)
-    return {"upload": name, "kind": kind, **({"url": DATA} if upload is None else {})}
+    file = store_upload(content, organization_id=organization_id, now=now)
+    said = {"upload": file.name, "kind": kind, **({"url": DATA} if upload is None else {})}
+    return said, [file]
+
+
+@in_thread
+def keep_sound(body: dict[str, Any], organization_id: int) -> dict[str, str]:
+    """The same for as long as the request is under way."""
+    return store_sound(body, organization_id=organization_id, now=timezone.now())[0]
 
 
 def sent_along(url: str) -> Fetched:
@@ -323,7 +340,7 @@ ANSWERS = {
     (200, "application/json"): OpenApiResponse(TranscriptionSerializer, "In the wished format"),
     (200, "text/plain"): OpenApiTypes.STR,
     (200, "text/vtt"): OpenApiTypes.STR,
-    **FAILURES,
+    **OTHERWISE,
 }
 
 

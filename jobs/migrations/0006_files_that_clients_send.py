@@ -9,7 +9,7 @@ class Migration(migrations.Migration):
 
     dependencies = [
         ('accounts', '0005_organization_budget'),
-        ('jobs', '0003_stored_files'),
+        ('jobs', '0005_expiry_of_ended_jobs'),
         ('tokens', '0003_onboarding'),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
