@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1024 * 1024
-UNKNOWN_BYTES = 512 * MIB  # no folder on this host: an upstream model, or one not downloaded
+UNKNOWN_BYTES = 512 * MIB  # no folder on this host: one not downloaded
+UPSTREAM_BYTES = 96 * MIB  # a process without weights
 MARGIN_BYTES = 128 * MIB
 MARGIN_SHARE = 0.15
 ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs, whole pages
