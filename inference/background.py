@@ -12,6 +12,7 @@ from typing import Any
 from django.conf import settings
 
 from casola_site.core import processes
+from inference import estimates
 from inference.execution import RunnerHost
 from inference.hosting import record_engine
 from inference.keeper import Keeper
@@ -29,10 +30,15 @@ SWITCH_SECONDS = 0.0005
 
 def runner_config(spec: ModelSpec, *, device: str, memory_budget: int | None) -> RunnerConfig:
     """What the Runner of a ModelSpec needs to load."""
-    path = settings.BASE_DIR / spec.source
+    folder = estimates.find_folder(
+        spec.source,
+        base=settings.BASE_DIR,
+        hub=estimates.hub_folder(),
+        revision=spec.revision,
+    )
     return RunnerConfig(
         model_id=spec.model_id,
-        path=str(path) if path.exists() else spec.source,
+        path=spec.source if folder is None else str(folder),
         device=device,
         dtype=spec.dtype,
         max_context=spec.context,

@@ -52,15 +52,18 @@ class Need:
 
 
 def find_folder(source: str, *, base: Path, hub: Path, revision: str = "") -> Path | None:
-    """The spec's local folder: a path (relative to `base`), else a snapshot in the hub's cache."""
+    """The spec's local folder: a path (relative to `base`), else a snapshot in the hub's cache.
+
+    A revision means that snapshot and no other; without one it is the newest.
+    """
     if not source:
         return None
     local = base / Path(source).expanduser()
     if local.is_dir():
         return local
     snapshots = hub / f"models--{source.replace('/', '--')}" / "snapshots"
-    if revision and (snapshots / revision).is_dir():
-        return snapshots / revision
+    if revision:
+        return snapshots / revision if (snapshots / revision).is_dir() else None
     try:
         found = sorted(
             (p for p in snapshots.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime

@@ -163,8 +163,8 @@ def switch(spec: ModelSpec, weights: Weights, *, now: datetime, engine: str = ""
         row.engine, row.options = engine, {}
     row.source, row.revision, row.manifest = weights.source, weights.revision, weights.manifest
     row.loaded_as = ""
-    if row.is_demo:
-        row.is_demo, row.dtype = False, "auto"
+    if row.is_demo:  # its options were those of the demo weights
+        row.is_demo, row.dtype, row.options = False, "auto", {}
     row.save()
     stop_all(row, reason="other weights", now=now)
 
