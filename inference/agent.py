@@ -38,6 +38,7 @@ SWEEP_SECONDS = 5.0
 TASK_BEAT_SECONDS = 30.0
 CRASH_SECONDS = 0.5  # a Runner that had served comes back after this, however often it crashes
 STEADY_SECONDS = 60.0  # a Runner that served this long has not failed to start
+AWAY_SECONDS = 10.0  # looking whether an upstream is back costs little
 ENDED_SECONDS = 10.0  # a Runner that ended its lease has this long to end its process
 LEAVING_SECONDS = 120.0  # a Runner told to stop has this long to finish its work
 
@@ -274,6 +275,8 @@ class Agent:
         hosting.count_failure(placement_id=row.public_id, detail=detail)
         row.failures += 1
         delay = backoff_seconds(row.failures)
+        if row.spec.engine == hosting.UPSTREAM:
+            delay = min(delay, AWAY_SECONDS)
         self._memory.retry_at[row.public_id] = self._clock() + delay
         logger.warning("%s lost its runner (%s); again in %g s", row.public_id, detail, delay)
 

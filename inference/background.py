@@ -12,11 +12,12 @@ from typing import Any
 from django.conf import settings
 
 from casola_site.core import processes
+from inference import estimates
 from inference.execution import RunnerHost
 from inference.hosting import record_engine
 from inference.keeper import Keeper
 from inference.models import ModelSpec, Placement
-from inference.runners.base import LoadError, RunnerConfig
+from inference.runners.base import Depends, LoadError, RunnerConfig
 from inference.runners.registry import runner_class
 from inference.voices import make_previews
 from jobs.leases import fence_runner, register_runner
@@ -29,16 +30,22 @@ SWITCH_SECONDS = 0.0005
 
 def runner_config(spec: ModelSpec, *, device: str, memory_budget: int | None) -> RunnerConfig:
     """What the Runner of a ModelSpec needs to load."""
-    path = settings.BASE_DIR / spec.source
+    folder = estimates.find_folder(
+        spec.source,
+        base=settings.BASE_DIR,
+        hub=estimates.hub_folder(),
+        revision=spec.revision,
+    )
     return RunnerConfig(
         model_id=spec.model_id,
-        path=str(path) if path.exists() else spec.source,
+        path=spec.source if folder is None else str(folder),
         device=device,
         dtype=spec.dtype,
         max_context=spec.context,
         slots=spec.slots,
         memory_budget=memory_budget,
         options=dict(spec.options),
+        tasks=tuple(spec.tasks),
     )
 
 
@@ -69,6 +76,8 @@ def run_placement(placement_id: str, **_: Any) -> None:
         )
         runner = runner_class(spec.engine)(config)
         runner.on_fatal(keeper.abort)
+        if isinstance(runner, Depends):
+            runner.on_away(keeper.leave)
         memory = runner.load(keeper.progress)
         keeper.report_memory(memory.total)
         record_engine(spec=spec, loaded_as=runner.describe())
@@ -76,6 +85,7 @@ def run_placement(placement_id: str, **_: Any) -> None:
         gc.collect()
         gc.freeze()  # what is loaded now stays: the collector need not look at it again
         RunnerHost(spec=spec, runner=runner, row=row, keeper=keeper).run()
+        detail = keeper.left_because
     except LoadError as error:
         detail = str(error)
         logger.error("cannot load %s: %s", spec.model_id, detail)  # noqa: TRY400 - the text is meant for staff

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 MIB = 1024 * 1024
-UNKNOWN_BYTES = 512 * MIB  # no folder on this host: an upstream model, or one not downloaded
+UNKNOWN_BYTES = 512 * MIB  # no folder on this host: one not downloaded
+UPSTREAM_BYTES = 96 * MIB  # a process without weights
 MARGIN_BYTES = 128 * MIB
 MARGIN_SHARE = 0.15
 ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs, whole pages
@@ -51,15 +52,18 @@ class Need:
 
 
 def find_folder(source: str, *, base: Path, hub: Path, revision: str = "") -> Path | None:
-    """The spec's local folder: a path (relative to `base`), else a snapshot in the hub's cache."""
+    """The spec's local folder: a path (relative to `base`), else a snapshot in the hub's cache.
+
+    A revision means that snapshot and no other; without one it is the newest.
+    """
     if not source:
         return None
     local = base / Path(source).expanduser()
     if local.is_dir():
         return local
     snapshots = hub / f"models--{source.replace('/', '--')}" / "snapshots"
-    if revision and (snapshots / revision).is_dir():
-        return snapshots / revision
+    if revision:
+        return snapshots / revision if (snapshots / revision).is_dir() else None
     try:
         found = sorted(
             (p for p in snapshots.iterdir() if p.is_dir()), key=lambda p: p.stat().st_mtime

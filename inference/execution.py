@@ -233,7 +233,9 @@ class RunnerHost:
         except base.InvalidInput as error:
             refusal = base.Failed(work.job_id, error.code, str(error), param=error.param)
         except base.Busy as error:
-            refusal = base.Failed(work.job_id, error.code, str(error), retryable=True)
+            refusal = base.Failed(
+                work.job_id, error.code, str(error), retryable=True, retry_after=error.retry_after
+            )
         except Exception:  # the runner's edge: one request must not end the others
             logger.exception("a request could not be submitted")
             message = "The model runner failed on this request"
@@ -280,6 +282,7 @@ class RunnerHost:
                     event.message,
                     param=event.param,
                     retryable=event.retryable,
+                    retry_after=event.retry_after,
                     charged=False,
                 )
 
@@ -361,10 +364,12 @@ class RunnerHost:
         *,
         param: str | None = None,
         retryable: bool = False,
+        retry_after: int | None = None,
         charged: bool = True,
     ) -> None:
         error = {"code": code, "message": message, "param": param}
         outcome = self._outcome(work, JobStatus.FAILED, work.units(), error=error, charged=charged)
+        outcome.retry_after = retry_after
         self._end(work, outcome, retry=retryable and work.is_claimed)
 
     def _send_away(self, work: Work) -> None:

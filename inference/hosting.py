@@ -32,6 +32,7 @@ NODE_SECONDS = 15  # a node silent for this long is not alive
 DEMAND_SECONDS = 5  # demand is written at most this often
 WARMING_SECONDS = 60  # demand this fresh shows as warming up
 DEFAULT_COPIES = 1
+UPSTREAM = "upstream"  # the engine of models that are served elsewhere: no device is needed
 
 _told: dict[str, datetime] = {}
 
@@ -169,7 +170,7 @@ def _spec(spec: Any, now: datetime) -> placement.Spec:
         id=spec.public_id,
         memory=need.accelerator,
         memory_on_cpu=need.cpu,
-        device=spec.device or "auto",
+        device="cpu" if spec.engine == UPSTREAM else spec.device or "auto",
         enabled=spec.enabled,
         keep_loaded=spec.keep_loaded,
         wanted_at=_demand(spec, now),
@@ -224,6 +225,8 @@ def memory_need(spec: ModelSpec) -> estimates.Need:
     fixed = spec.options.get("memory_mb")
     if isinstance(fixed, int) and fixed > 0:
         return estimates.Need(fixed * estimates.MIB, fixed * estimates.MIB)
+    if spec.engine == UPSTREAM:
+        return estimates.Need(estimates.UPSTREAM_BYTES, estimates.UPSTREAM_BYTES)
     folder = estimates.find_folder(
         spec.source,
         base=Path(settings.BASE_DIR),

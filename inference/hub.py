@@ -30,6 +30,7 @@ MAX_RESENDS = 3
 MAX_DEATHS = 2
 MAX_ATTEMPTS = 4  # a Runner may die of a request before it can acknowledge it
 COLD_RUNNER_POLL = 0.2
+ASK_SECONDS = 5.0  # a model that begins to fail while it is waited for is not waited for any longer
 FROZEN_SECONDS = 10.0
 CATALOG_SECONDS = 5.0
 CREDIT_BYTES = 64 * 1024  # a Runner is told so often that a caller has taken bytes
@@ -228,7 +229,7 @@ class Hub:
 
     async def _send_somewhere(self, exchange: Exchange, model: Model, deadline: float) -> None:
         """Send it to a Runner that was not tried; wait for one that is loaded."""
-        asked = False
+        ask_at = 0.0
         if exchange.frozen_until is None:
             exchange.frozen_until = time.monotonic() + FROZEN_SECONDS
         while True:
@@ -239,8 +240,8 @@ class Hub:
             if untried or again:
                 self._send(exchange, self._least_busy(untried or again))
                 return
-            if not runners and not asked:
-                asked = True
+            if not runners and time.monotonic() >= ask_at:
+                ask_at = time.monotonic() + ASK_SECONDS
                 if not await ask_for_async(model):
                     raise errors.Unavailable(
                         f"The model '{model.model_id}' is offline",
@@ -393,9 +394,7 @@ class Hub:
             case [frames.ERROR, _, _, error]:
                 exchange.is_ended = True
                 exchange.trace.runners -= 1
-                exchange.push(
-                    errors.from_runner(error["code"], error["message"], error.get("param"))
-                )
+                exchange.push(errors.from_runner(**error))
             case [frames.AWAY, _, _]:
                 exchange.trace.runners -= 1
                 self._move(exchange)

@@ -43,6 +43,7 @@ class Keeper:
         self.placement_id = placement_id
         self.host: RunnerHost | None = None
         self.should_stop = False
+        self.left_because = ""
         self.is_live = False
         self.prices: Snapshot = {}
         self._news: dict[str, Any] = {}
@@ -81,6 +82,11 @@ class Keeper:
     def _tell(self, **news: Any) -> None:
         with self._lock:
             self._news.update(news)
+
+    def leave(self, reason: str) -> None:
+        """Drain and return: the Runner cannot work for now, and is started anew."""
+        self.left_because = reason
+        self.should_stop = True
 
     def abort(self, reason: str) -> None:
         """End this process at once: its Jobs come back through the lease."""

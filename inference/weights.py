@@ -153,13 +153,18 @@ def _compare(folder: Path, manifest: Manifest, expected: list[Any]) -> None:
 
 
 @transaction.atomic
-def switch(spec: ModelSpec, weights: Weights, *, now: datetime) -> None:
-    """Have the spec served by these weights; Runners with the old ones drain and leave."""
+def switch(spec: ModelSpec, weights: Weights, *, now: datetime, engine: str = "") -> None:
+    """Have the spec served by these weights; Runners with the old ones drain and leave.
+
+    `engine` runs them where an upstream served the model until now.
+    """
     row = ModelSpec.objects.select_for_update().get(pk=spec.pk)
+    if row.engine == hosting.UPSTREAM:
+        row.engine, row.options = engine, {}
     row.source, row.revision, row.manifest = weights.source, weights.revision, weights.manifest
     row.loaded_as = ""
-    if row.is_demo:
-        row.is_demo, row.dtype = False, "auto"
+    if row.is_demo:  # its options were those of the demo weights
+        row.is_demo, row.dtype, row.options = False, "auto", {}
     row.save()
     stop_all(row, reason="other weights", now=now)
 

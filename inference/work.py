@@ -250,7 +250,10 @@ class Work:
                 end["result"] = self.value
             return [frames.END, self.job_id, self.attempt, self.offset, end]
         if outcome.error is not None:
-            return [frames.ERROR, self.job_id, self.attempt, outcome.error]
+            told = outcome.error
+            if outcome.retry_after is not None:
+                told = {**told, "retry_after": outcome.retry_after}
+            return [frames.ERROR, self.job_id, self.attempt, told]
         return None
 
 

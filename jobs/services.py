@@ -63,7 +63,8 @@ class Outcome:
     """How one attempt at a Job ended, as its Runner (or its web process) reports it.
 
     `runner_id` and `attempt` are the fencing pair of a persisted Job; an interactive Job has no row
-    yet and brings its own columns. `charged` is False when the end was our fault.
+    yet and brings its own columns. `charged` is False when the end was our fault. `retry_after`
+    (seconds) is there when nothing is wrong with a failed one: there was no room for it.
     """
 
     job_id: str
@@ -85,6 +86,7 @@ class Outcome:
     charged: bool = True
     prices: Snapshot = field(default_factory=dict)
     end_reason: str = ""
+    retry_after: int | None = None
     files: tuple[KeptFile, ...] = ()
 
     @property
@@ -356,7 +358,7 @@ def _consumption(outcome: Outcome, now: datetime) -> Consumption:
 def retry_job(*, outcome: Outcome, now: datetime) -> bool:
     """Put a Job back after an error that may pass; the third such error ends it.
 
-    Returns whether this Runner still held it.
+    One that found no room (`retry_after`) waits and counts no error. Returns whether this Runner still held it.
     """
     with transaction.atomic():
         mine = Job.objects.select_for_update().filter(
@@ -368,13 +370,14 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
         job = mine.first()
         if job is None:
             return False
-        if job.failures + 1 >= MAX_CRASHES:
+        failures = job.failures + (outcome.retry_after is None)
+        if failures >= MAX_CRASHES:
             return bool(finish_jobs([outcome]))
-        wait = timedelta(seconds=backoff_seconds(job.failures + 1))
+        wait = timedelta(seconds=outcome.retry_after or backoff_seconds(failures))
         mine.update(
             status=JobStatus.PENDING,
             runner=None,
-            failures=F("failures") + 1,
+            failures=failures,
             available_at=now + wait,
             units={},
             progress=0,

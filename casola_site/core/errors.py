@@ -278,8 +278,12 @@ RUNNER_STATUS = {
 }
 
 
-def from_runner(code: str, message: str, param: str | None = None) -> ApiError:
+def from_runner(
+    code: str, message: str, param: str | None = None, retry_after: int | None = None
+) -> ApiError:
     """The ApiError for a runner's error code; an unknown code is the caller's mistake (400)."""
+    if retry_after is not None and RUNNER_STATUS.get(code) is Unavailable:
+        return Unavailable(message, code=code, retry_after=retry_after)
     if code in RUNNER_STATUS:
         return RUNNER_STATUS[code](message, code=code)
     return InvalidRequest(message, code=code, param=param)

@@ -48,7 +48,8 @@ RUNNER_FUNCTION = "inference.background.run_placement"
 GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items(
-    "RUNNER_ENGINES", ["chat", "embeddings", "images", "rerank", "speech", "transcription"]
+    "RUNNER_ENGINES",
+    ["chat", "embeddings", "images", "rerank", "speech", "transcription", "upstream"],
 )
 SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 BUDGET_CHANGED = "usage.budgets.follow_budget"
@@ -316,6 +317,7 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         "django.security.DisallowedHost": {"level": "CRITICAL"},  # any caller can cause it
         "httpx": {"level": "WARNING"},
+        "httpx2": {"level": "WARNING"},  # a line per request, with the upstream's address
         "axes": {"level": "ERROR"},  # the audit tells of locks
     },
 }

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from typing import IO, Any, Protocol, runtime_checkable
 
 from inference.contracts.answers import ARGUMENTS, CONTENT, REASONING, Part
 
@@ -119,7 +119,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """Terminal. `retryable` says whether running it again may succeed; no inside is shown."""
+    """Terminal. `retryable` says whether running it again may succeed; no inside is shown.
+
+    `retry_after`: nothing is wrong with it, there was no room for it. A persisted Job then waits so
+    many seconds and is not counted as failed, a caller is told them.
+    """
 
     request_id: str
     code: str
@@ -127,6 +131,7 @@ class Failed:
     units: Units = field(default_factory=Units)
     param: str | None = None
     retryable: bool = False
+    retry_after: int | None = None
 
 
 Event = Started | Delta | Chunk | Progress | Ended | Failed
@@ -163,7 +168,7 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class RunnerConfig:
-    """What a Runner needs to load: a local folder and how to hold it."""
+    """What a Runner needs to load: a local folder (or what else the source is) and how to hold it."""
 
     model_id: str
     path: str
@@ -173,6 +178,7 @@ class RunnerConfig:
     slots: int = 32
     memory_budget: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
 
 
 class RunnerError(Exception):
@@ -246,3 +252,15 @@ class Runner(Protocol):
 
     def unload(self) -> None:
         """Stop the engine thread and release the device."""
+
+
+@runtime_checkable
+class Depends(Protocol):
+    """A Runner whose model lies elsewhere, where it may be away for a while."""
+
+    def on_away(self, callback: Callable[[str], None]) -> None:
+        """Have `callback` told why nothing can be done any more: the host should drain and leave.
+
+        It is started anew then, and `load` fails for as long as the model is away. What was under
+        way has failed by the time `callback` returns, or soon will have.
+        """

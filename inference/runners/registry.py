@@ -14,6 +14,7 @@ RUNNERS = {
     "images": "inference.runners.images.ImageRunner",
     "speech": "inference.runners.speech.SpeechRunner",
     "transcription": "inference.runners.transcription.TranscriptionRunner",
+    "upstream": "inference.runners.upstream.UpstreamRunner",
 }
 
 

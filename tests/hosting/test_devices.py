@@ -116,7 +116,8 @@ def test_a_folder_is_found_in_the_project_or_the_hub(tmp_path):
         source, base=tmp_path, hub=tmp_path, revision=revision
     )
     assert find("demo") == local
-    assert find("a/b") == find("a/b", "abc") == find("a/b", "gone") == snapshot
+    assert find("a/b") == find("a/b", "abc") == snapshot
+    assert find("a/b", "gone") is None
     assert find("a/c") is None
     assert find("") is None
 

@@ -145,6 +145,7 @@ def spec(db):
         engine="embeddings",
         source="inference/demo/weights/embeddings",
         dtype="float32",
+        options={"memory_mb": 7},
         is_demo=True,
     )
     Placement.objects.create(spec=made, node="n", device="cpu", used_at=timezone.now())
@@ -159,11 +160,12 @@ def folder(tmp_path):
 def test_a_model_is_switched_to_a_folder(spec, folder):
     told = run("pull_model", "BGE", "--folder", str(folder))
     spec.refresh_from_db()
-    assert (spec.source, spec.revision, spec.is_demo, spec.dtype) == (
+    assert (spec.source, spec.revision, spec.is_demo, spec.dtype, spec.options) == (
         str(folder),
         "",
         False,
         "auto",
+        {},
     )
     assert spec.manifest == manifest_of(WEIGHTS)
     placement = spec.placements.get()

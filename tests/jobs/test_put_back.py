@@ -44,6 +44,17 @@ def test_a_retried_job_waits_for_its_backoff(failures, seconds):
     assert not UsageRecord.objects.exists()
 
 
+def test_a_job_that_found_no_room_waits_as_told_and_counts_no_error():
+    job, now = make_running_job(runner=make_runner(), failures=2, attempts=9), timezone.now()
+
+    assert retry_job(outcome=failed(job, retry_after=17), now=now) is True
+
+    job.refresh_from_db()
+    assert (job.status, job.runner_id, job.failures) == ("pending", None, 2)
+    assert job.available_at == now + timedelta(seconds=17)
+    assert not UsageRecord.objects.exists()
+
+
 def test_the_third_error_ends_the_job():
     job = make_running_job(runner=make_runner(), failures=2, attempts=3)
 

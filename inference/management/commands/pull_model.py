@@ -27,7 +27,7 @@ class Command(BaseCommand):
         parser.add_argument("--repository", help="a hub id, when it is not the model's own")
         parser.add_argument("--revision", default="", help="a commit, tag or branch; then pinned")
         parser.add_argument("--task", action="append", default=[], help="of a model that is new")
-        parser.add_argument("--engine", default="", help="of a model that is new, such as `chat`")
+        parser.add_argument("--engine", default="", help="of a new model, such as `chat`")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Get, check, switch."""
@@ -43,7 +43,7 @@ class Command(BaseCommand):
             if spec.pk is None:
                 spec.source = weights.source
                 spec.save()
-            switch(spec, weights, now=now())
+            switch(spec, weights, now=now(), engine=options["engine"])
         except WeightsError as error:
             raise CommandError(str(error)) from None
         spec.refresh_from_db()
@@ -55,17 +55,35 @@ class Command(BaseCommand):
             f"needs about {need.cpu / MIB:.0f} MiB on a CPU, {need.accelerator / MIB:.0f} MiB on a GPU"
         )
 
-    @staticmethod
-    def _spec(options: dict[str, Any]) -> ModelSpec:
+    @classmethod
+    def _spec(cls, options: dict[str, Any]) -> ModelSpec:
         """The model, or a new one that is not saved yet. Raises WeightsError or CommandError."""
         name, tasks, engine = options["model"], options["task"], options["engine"]
         if not tasks and not engine:
-            return find_spec(name)
+            return cls._with_weights(find_spec(name))
+        upstreams = ModelSpec.objects.filter(engine=hosting.UPSTREAM, model_id__iexact=name)
+        if not tasks and (spec := upstreams.first()):
+            return cls._with_weights(spec, engine)
         if not tasks or not engine:
             raise CommandError("A new model needs --task and --engine")
         if ModelSpec.objects.filter(model_id__iexact=name).exists():
             raise CommandError(f"{name} is there already; leave out --task and --engine")
-        if engine not in settings.RUNNER_ENGINES:
-            known = ", ".join(sorted(settings.RUNNER_ENGINES))
-            raise CommandError(f"There is no engine {engine!r}; there are {known}")
-        return ModelSpec(model_id=name, tasks=tasks, engine=engine)
+        return ModelSpec(model_id=name, tasks=tasks, engine=_checked(engine))
+
+    @staticmethod
+    def _with_weights(spec: ModelSpec, engine: str = "") -> ModelSpec:
+        """A model that an upstream serves needs an engine for its weights."""
+        if spec.engine == hosting.UPSTREAM and not engine:
+            raise CommandError(
+                f"An upstream serves {spec.model_id}; --engine says what runs weights"
+            )
+        if engine:
+            _checked(engine)
+        return spec
+
+
+def _checked(engine: str) -> str:
+    known = sorted({*settings.RUNNER_ENGINES} - {hosting.UPSTREAM})
+    if engine not in known:
+        raise CommandError(f"There is no engine {engine!r}; there are {', '.join(known)}")
+    return engine
