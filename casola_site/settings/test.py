@@ -10,6 +10,7 @@ RUNNER_ENGINES = [
     "speech",
     "images",
     "transcription",
+    "video",
 ]
 MAIL_RATE = "100000/h"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
