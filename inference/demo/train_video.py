@@ -369,6 +369,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, help="take this folder's VAE instead of training one")
     parser.add_argument("--rows", type=int, default=64, help="captions in a step")
     parser.add_argument("--pool", type=int, default=4_096, help="films at hand")
+    parser.add_argument("--fresh", type=int, default=2, help="films drawn anew in each step")
     parser.add_argument("--resume", type=Path, help="go on with this folder's weights")
     parser.add_argument("--out", type=Path, default=OUT)
     given = parser.parse_args()

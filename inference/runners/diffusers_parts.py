@@ -53,7 +53,7 @@ def load_mixed(made: Any, folder: Path, dtype: torch.dtype) -> torch.nn.Module:
 
 def _keep(model: Any, dtype: torch.dtype) -> None:
     """In that dtype, what the model's class says is to stay so."""
-    marks = model._keep_in_fp32_modules
+    marks = model._keep_in_fp32_modules or ()
     for name, weight in model.named_parameters():
         if any(mark in name.split(".") for mark in marks):
             weight.data = weight.data.to(dtype)

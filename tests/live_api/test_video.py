@@ -17,7 +17,14 @@ from PIL import Image
 
 from inference.demo.video_check import watch
 from tests.live import wait_until
-from tests.live_api.envelope import FILMS, assert_envelope, bearer, image_body, video_job
+from tests.live_api.envelope import (
+    FILMS,
+    assert_envelope,
+    bearer,
+    image_body,
+    job_body,
+    video_job,
+)
 
 pytestmark = pytest.mark.usefixtures("filming")
 RED, BLUE = (220, 40, 40), (40, 80, 210)
@@ -212,3 +219,8 @@ def test_a_killed_runner_loses_no_film_and_leaves_no_half_one(site, http, bare, 
     lying = [file.name for file in Path(site.live.var_dir, "media").rglob("*") if file.is_file()]
     assert kept <= set(lying)
     assert not [name for name in lying if name.endswith(".part")]
+
+
+def test_only_demo_weights_are_told_of(http):
+    made = http.post("/api/jobs", json=job_body())
+    assert (made.status_code, "x-casola-weights" in made.headers) == (201, False)
