@@ -193,7 +193,7 @@ def test_who_asks_pays_for_seconds(site, http, ended):
 @pytest.mark.slow
 def test_a_killed_runner_loses_no_film_and_leaves_no_half_one(site, http, bare, ended):
     (old,) = [row for row in site.live.runners() if row["model_id"] == FILMS]
-    wish = {"size": "1280x720", "num_frames": 129, "num_inference_steps": 100}
+    wish = {"size": "1280x720", "num_frames": 65, "num_inference_steps": 100}
     names = [submit(http, seed=seed, **wish) for seed in range(3)]
     wait_until(lambda: http.get(f"/api/jobs/{names[0]}").json()["progress"] > 0, seconds=60)
     os.kill(old["pid"], signal.SIGKILL)
@@ -202,7 +202,7 @@ def test_a_killed_runner_loses_no_film_and_leaves_no_half_one(site, http, bare, 
     assert max(job["attempts"] for job in jobs) == 2
     for job in jobs:
         frames, _, _ = decoded(bare.get(job["result"]["video"]["url"]).content)
-        assert (len(frames), frames[0].size) == (129, (1280, 720))
+        assert (len(frames), frames[0].size) == (65, (1280, 720))
     kept = {job["result"]["video"]["url"].split("?")[0].rpartition("/")[2] for job in jobs}
     lying = [file.name for file in Path(site.live.var_dir, "media").rglob("*") if file.is_file()]
     assert kept <= set(lying)
