@@ -45,7 +45,7 @@ ENDPOINTS = (
     Endpoint("POST", "/openai/v1/images/edits", "Pictures changed, whole or within a mask"),
     Endpoint("POST", "/openai/v1/files", "Files, kept byte for byte"),
     Endpoint("GET", "/openai/v1/models", "The models that your key may use"),
-    Endpoint("POST", "/api/jobs", "Work that may wait: submit, follow, cancel"),
+    Endpoint("POST", "/api/jobs", "Work that may wait, films too: submit, follow, cancel"),
     Endpoint("GET", "/api/model-status", "Which models are online"),
     Endpoint("GET", "/api/users/me", "Whose key this is, and what it reaches"),
 )

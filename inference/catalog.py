@@ -78,6 +78,30 @@ DEMO_TRANSCRIPTION = {
     "options": {"longest_gap": 0.24, "no_speech": 0.9},
     "is_demo": True,
 }
+DEMO_VIDEO = {
+    "model_id": "Wan-AI/Wan2.2-TI2V-5B",
+    "aliases": [
+        "Wan-AI/Wan2.2-TI2V-5B-Diffusers",
+        "wan2.2-ti2v-5b",
+        "wan2.2-5b",
+        "casola-demo-video",
+    ],
+    "tasks": ["fal/text-to-video", "fal/image-to-video"],
+    "engine": "video",
+    "source": "inference/demo/weights/video",
+    "dtype": "float32",
+    "slots": 64,
+    "options": {
+        "native_side": 32,
+        "native_frames": 9,
+        "only_native": True,
+        "steps": 20,
+        "guidance": 4.0,
+        "rows": 8,
+        "memory_mb": 400,
+    },
+    "is_demo": True,
+}
 DEMO_ECHO = {
     "model_id": "test/echo",
     "aliases": ["echo"],
@@ -99,6 +123,7 @@ PRICES = {
     "Qwen3-TTS": {"characters": "4.00"},
     "flux": {"images": "3000.00"},
     "whisper-large-v3": {"audio_ms": "0.03"},
+    "Wan-AI/Wan2.2-TI2V-5B": {"video_ms": "50.00"},
     "BAAI/bge-large-en-v1.5": {"prompt_tokens": "0.01"},
     "BAAI/bge-reranker-v2-m3": {"prompt_tokens": "0.02"},
 }
@@ -113,6 +138,7 @@ def ensure_catalog() -> None:
         DEMO_SPEECH,
         DEMO_TRANSCRIPTION,
         DEMO_IMAGES,
+        DEMO_VIDEO,
     ]
     if "echo" in settings.RUNNER_ENGINES:
         entries.append(DEMO_ECHO)

@@ -10,6 +10,7 @@ from django.conf import settings
 
 from inference.contracts.bounds import Limits, most_units
 from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS, WHOLE_TASKS
+from inference.deadlines import start_to_close
 from usage.pricing import ceiling_of
 from usage.services import price_snapshot
 
@@ -22,7 +23,7 @@ def cost_ceiling(*, model: Model, task: str, contract: dict[str, Any], now: date
     prices = price_snapshot(model_id=model.model_id, now=now)
     if not prices:
         return Decimal(0)
-    seconds = settings.START_TO_CLOSE_SECONDS + settings.CANCEL_GRACE_SECONDS
+    seconds = start_to_close(task) + settings.CANCEL_GRACE_SECONDS
     limits = Limits(model.context, model.image_tokens, seconds * 1000)
     return ceiling_of(most_units(task, contract, limits), prices)
 

@@ -23,6 +23,9 @@ ACCELERATOR_BYTES = 256 * MIB  # workspaces of matrix products, captured graphs,
 USUAL_TOKENS = 2048  # cache per slot
 # Engines that keep nothing of a request between steps, and the tokens of their largest step.
 STEP_TOKENS = {"embeddings": (32768, 4096), "rerank": (32768, 4096)}
+# Of films: the usual side and length, how many frames a decoder works on, and its layers' width.
+FILM_SIDE, FILM_FRAMES = 960, 121
+DECODED_FRAMES, FILM_CHANNELS = 4, 128
 # Of pictures: the usual side and number in a run, and what a decoder's widest layer holds of each pixel.
 PICTURE_SIDE, PICTURE_ROWS = 1024, 8
 PICTURE_CHANNELS, DECODED_TENSORS = 128, 6
@@ -131,14 +134,39 @@ def estimate_pictures(folder: Path | None, *, dtype: str, options: dict[str, Any
 
 
 def _picture_need(folder: Path, float_bytes: int, pixels: int) -> int:
-    parts = {file.parent for file in folder.rglob("*.safetensors")}
-    weights = sum(weight_bytes(part, float_bytes) for part in parts)
     try:
         widest = int(_config(folder / "vae")["block_out_channels"][0])
     except (KeyError, TypeError, ValueError, IndexError):
         widest = PICTURE_CHANNELS
-    step = DECODED_TENSORS * pixels * widest * float_bytes
+    return _parts_need(folder, float_bytes, DECODED_TENSORS * pixels * widest * float_bytes)
+
+
+def _parts_need(folder: Path, float_bytes: int, step: int) -> int:
+    parts = {file.parent for file in folder.rglob("*.safetensors")}
+    weights = sum(weight_bytes(part, float_bytes) for part in parts)
     return math.ceil(weights * (1 + MARGIN_SHARE)) + step + MARGIN_BYTES
+
+
+def estimate_films(folder: Path | None, *, dtype: str, options: dict[str, Any]) -> Need:
+    """The same for films: some frames as they are decoded, and the whole films of a run."""
+    if folder is None:
+        return Need(UNKNOWN_BYTES, UNKNOWN_BYTES)
+    side = int(options.get("native_side") or FILM_SIDE)
+    frames = int(options.get("native_frames") or FILM_FRAMES)
+    pixels = side * side * int(options.get("rows") or 1)
+    config = _config(folder / "vae")
+    try:
+        channels = int(config.get("decoder_base_dim") or config["base_dim"])
+        patch = int(config.get("patch_size") or 1)
+    except (KeyError, TypeError, ValueError):
+        channels, patch = FILM_CHANNELS, 1
+    layer = DECODED_TENSORS * DECODED_FRAMES * channels // (patch * patch)
+    values = pixels * (layer + 9 * frames)
+    fixed = DTYPES.get(dtype)
+    return Need(
+        _parts_need(folder, fixed or 2, values * (fixed or 2)) + ACCELERATOR_BYTES,
+        _parts_need(folder, fixed or 4, values * (fixed or 4)),
+    )
 
 
 def weight_bytes(folder: Path, float_bytes: int) -> int:

@@ -24,6 +24,7 @@ from inference import frames, parcels
 from inference.claims import Claims
 from inference.committer import Committer
 from inference.contracts.surfaces import SOUND_TASKS
+from inference.deadlines import start_to_close
 from inference.delivery import Deliveries
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
 from inference.images import ImageDesk
@@ -502,10 +503,7 @@ class RunnerHost:
                 self.cancel(work, frames.LOST)
             if work.is_ended:
                 continue
-            if (
-                work.submitted is not None
-                and now - work.submitted > settings.START_TO_CLOSE_SECONDS
-            ):
+            if work.submitted is not None and now - work.submitted > start_to_close(work.task):
                 self.cancel(work, frames.TIMEOUT)
             if (
                 work.cancelled_at is not None

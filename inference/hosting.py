@@ -235,6 +235,8 @@ def memory_need(spec: ModelSpec) -> estimates.Need:
     )
     if spec.engine == "images":
         return estimates.estimate_pictures(folder, dtype=spec.dtype, options=spec.options)
+    if spec.engine == "video":
+        return estimates.estimate_films(folder, dtype=spec.dtype, options=spec.options)
     if spec.engine in estimates.STEP_TOKENS:
         return estimates.estimate_batch(folder, dtype=spec.dtype, engine=spec.engine)
     return estimates.estimate(folder, dtype=spec.dtype, slots=spec.slots, context=spec.context)

@@ -44,6 +44,8 @@ TASK_CHECKS = {
     "openai/score": "inference.api.openai.score.check_body",
     "openai/audio-transcription": "inference.api.openai.transcription.check_body",
     "openai/audio-translation": "inference.api.openai.translation.check_body",
+    "fal/text-to-video": "inference.api.native.video.check_text",
+    "fal/image-to-video": "inference.api.native.video.check_image",
     "test/echo": "inference.api.openai.chat.check_anything",
 }
 
@@ -182,7 +184,13 @@ def task_contract(*, model: str, task: str, payload: dict[str, Any]) -> TaskCont
     checked = import_string(check)(payload)
     ceiling = partial(body_ceiling, model=found, task=task, body=checked)
     return TaskContract(
-        found.model_id, found.queue_id, task, checked, ceiling, makes_files=task in MEDIA_TASKS
+        found.model_id,
+        found.queue_id,
+        task,
+        checked,
+        ceiling,
+        makes_files=task in MEDIA_TASKS,
+        is_demo=found.is_demo,
     )
 
 

@@ -16,7 +16,7 @@ class TaskContract:
     """A model that serves a Task, and the input as it will be stored.
 
     `ceiling(now=…)` says what the Job may cost at most; `makes_files`, whether its result is kept as
-    files of the Organization.
+    files of the Organization; `is_demo`, whether demo weights will do it.
     """
 
     model_id: str
@@ -25,6 +25,7 @@ class TaskContract:
     payload: dict[str, Any]
     ceiling: Callable[..., Decimal]
     makes_files: bool = False
+    is_demo: bool = False
 
 
 class FindContract(Protocol):

@@ -49,7 +49,16 @@ GUARD_CONFIG = "casola_site.guard_config.build"
 # Each engine a ModelSpec may name; tests add the stub engine.
 RUNNER_ENGINES = env.items(
     "RUNNER_ENGINES",
-    ["chat", "embeddings", "images", "rerank", "speech", "transcription", "upstream"],
+    [
+        "chat",
+        "embeddings",
+        "images",
+        "rerank",
+        "speech",
+        "transcription",
+        "upstream",
+        "video",
+    ],
 )
 SAMPLE_MODEL = "Qwen/Qwen3.5-4B"  # of the first call that pages show
 BUDGET_CHANGED = "usage.budgets.follow_budget"

@@ -11,6 +11,7 @@ RUNNER_ENGINES = [
     "images",
     "transcription",
     "upstream",
+    "video",
 ]
 MAIL_RATE = "100000/h"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

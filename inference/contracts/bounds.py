@@ -24,6 +24,7 @@ from inference.contracts import (
     speech,
     transcription,
     translation,
+    video,
 )
 
 UNKNOWN_CONTEXT = 1 << 17  # where nobody could say how long the model's is
@@ -150,6 +151,16 @@ def _image_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     }
 
 
+def _video_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
+    return {
+        "prompt_tokens": 0,
+        "cached_tokens": 0,
+        "completion_tokens": 0,
+        "video_ms": video.most_milliseconds(request),
+        "compute_ms": limits.compute_ms,
+    }
+
+
 def _hearing_units(request: dict[str, Any], limits: Limits) -> dict[str, int]:
     """How long a sound is only its decoding tells."""
     del request
@@ -186,6 +197,8 @@ BOUNDS: dict[str, Callable[[dict[str, Any], Limits], dict[str, int]]] = {
     speech.TASK: _speech_units,
     images.GENERATION: _image_units,
     images.EDIT: _image_units,
+    video.TEXT_TO_VIDEO: _video_units,
+    video.IMAGE_TO_VIDEO: _video_units,
     transcription.TASK: _hearing_units,
     translation.TASK: _hearing_units,
     ECHO_TASK: _echo_units,

@@ -62,7 +62,7 @@ class ImageInput:
         return cls(**{**found, "image": tuple(data.get("image") or ())})
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
+def sides_of(text: str | None) -> tuple[int, int] | None:
     """`1024x768` as width and height; None for `auto` and for nothing. Raises ValueError."""
     if text is None or text == "auto":
         return None
@@ -71,8 +71,13 @@ def size_of(text: str | None) -> tuple[int, int] | None:
         cross and width.isascii() and width.isdigit() and height.isascii() and height.isdigit()
     ):
         raise ValueError("must be auto, or width and height such as 1024x1024")
-    found = int(width[:6]), int(height[:6])
-    if not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in found):
+    return int(width[:6]), int(height[:6])
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """The same, within the bounds of pictures. Raises ValueError."""
+    found = sides_of(text)
+    if found is not None and not all(SHORTEST_SIDE <= side <= LONGEST_SIDE for side in found):
         raise ValueError(f"must have sides of {SHORTEST_SIDE} to {LONGEST_SIDE} pixels")
     return found
 

@@ -18,6 +18,7 @@ from inference.contracts import (
     speech,
     transcription,
     translation,
+    video,
 )
 from inference.contracts.answers import Choices
 
@@ -98,6 +99,8 @@ MEDIA_TASKS: dict[str, MediaSurface] = {
     speech.TASK: speech,
     images.GENERATION: images,
     images.EDIT: images,
+    video.TEXT_TO_VIDEO: video,
+    video.IMAGE_TO_VIDEO: video,
 }
 # Media Tasks whose files are stored also for those who wait: the answer tells their addresses.
 STORED_TASKS = frozenset({images.GENERATION, images.EDIT})

@@ -7,6 +7,7 @@ Cut to its bounding box and brought to one size, it is laid over each shape's ow
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,8 +35,8 @@ class Seen:
     """Of the picture's area."""
 
 
-def look(picture: Image.Image) -> Seen | None:
-    """What is there; None where there is nothing but ground."""
+def look(picture: Image.Image, shapes: Sequence[str] = SHAPES) -> Seen | None:
+    """Which of the shapes is there; None where there is nothing but ground."""
     pixels = np.asarray(picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX), float)
     ground = _ground(pixels)
     distance = np.linalg.norm(pixels - ground, axis=-1)
@@ -44,7 +45,7 @@ def look(picture: Image.Image) -> Seen | None:
         return None
     thing = np.median(pixels[_inner(far)], axis=0)
     cover = _cover(pixels, ground, thing)
-    shape, fit = _shape(cover)
+    shape, fit = _shape(cover, shapes)
     rows, columns = np.nonzero(cover > 0.5)
     return Seen(
         shape,
@@ -80,7 +81,7 @@ def _cover(pixels: np.ndarray, ground: np.ndarray, thing: np.ndarray) -> np.ndar
     return np.clip(((pixels - ground) @ line) / max(1.0, float(line @ line)), 0.0, 1.0)
 
 
-def _shape(cover: np.ndarray) -> tuple[str, float]:
+def _shape(cover: np.ndarray, shapes: Sequence[str]) -> tuple[str, float]:
     rows = np.nonzero((cover > 0.5).any(axis=1))[0]
     columns = np.nonzero((cover > 0.5).any(axis=0))[0]
     if not rows.size or not columns.size:
@@ -95,7 +96,7 @@ def _shape(cover: np.ndarray) -> tuple[str, float]:
     cut = whole.resize((GRID, GRID), Image.Resampling.BILINEAR, box=box)
     found = np.asarray(cut, float) / 255
     ratio = (box[2] - box[0]) / max(1e-6, box[3] - box[1])
-    fits = {name: _overlap(found, _mould(name)) - _stretch(name, ratio) for name in SHAPES}
+    fits = {name: _overlap(found, _mould(name)) - _stretch(name, ratio) for name in shapes}
     best = max(fits, key=lambda name: fits[name])
     return best, fits[best]
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -203,9 +203,9 @@ def _scale(vae: AutoencoderKL, artist: Artist) -> None:
 # -- the pipeline ---------------------------------------------------------------------------------
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """A word is a token; words that no caption has are one and the same."""
-    words = [PAD, UNKNOWN, BEGIN, END, *vocabulary()]
+def make_tokenizer(known: Sequence[str], longest: int = WORDS) -> PreTrainedTokenizerFast:
+    """A known word is a token; words that no caption has are one and the same."""
+    words = [PAD, UNKNOWN, BEGIN, END, *known]
     core = Tokenizer(models.WordLevel({word: n for n, word in enumerate(words)}, UNKNOWN))
     core.normalizer = normalizers.Lowercase()
     core.pre_tokenizer = pre_tokenizers.Whitespace()
@@ -219,14 +219,14 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNKNOWN,
         bos_token=BEGIN,
         eos_token=END,
-        model_max_length=WORDS,
+        model_max_length=longest,
     )
 
 
 def make_pipeline(vae: AutoencoderKL, seed: int) -> FluxPipeline:
     """Everything beside the VAE with random weights."""
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer()
+    tokenizer = make_tokenizer(vocabulary())
     marks = {
         "pad_token_id": tokenizer.pad_token_id,
         "eos_token_id": tokenizer.eos_token_id,

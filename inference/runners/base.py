@@ -29,6 +29,7 @@ class Units:
     audio_ms: int = 0
     images: int = 0
     pixels: int = 0
+    video_ms: int = 0
     compute_ms: int = 0
 
 

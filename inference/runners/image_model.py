@@ -13,6 +13,7 @@ import torch
 
 from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.device import float_type
+from inference.runners.diffusers_parts import mixed_parts
 from inference.runners.model_folder import check_folder, read_json, weight_bytes
 
 INDEX = "model_index.json"
@@ -78,34 +79,52 @@ def workspace_bytes(folder: Path, float_bytes: int, pixels: int) -> int:
     return TENSORS * pixels * int(channels[0]) * float_bytes
 
 
+def load_pipeline(config: RunnerConfig) -> Any:
+    """The pipeline of a folder on its device, in no mood for training. Raises LoadError."""
+    # Heavy imports, and both libraries would ask the hub at odd moments.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import diffusers  # noqa: PLC0415
+    from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
+
+    diffusers_logging.set_verbosity_error()
+    diffusers_logging.disable_progress_bar()
+    disable_progress_bar()
+    folder = check_folder(config.path)
+    index, dtype = read_index(folder), float_type(config.device, config.dtype)
+    made = getattr(diffusers, index["_class_name"], None)
+    if not (isinstance(made, type) and issubclass(made, diffusers.DiffusionPipeline)):
+        raise LoadError(f"{index['_class_name']} is no pipeline of diffusers")
+    pipeline = made.from_pretrained(
+        folder,
+        **mixed_parts(folder, index, dtype),
+        dtype=dtype,
+        use_safetensors=True,
+        local_files_only=True,
+        low_cpu_mem_usage=False,
+    )
+    for part in pipeline.components.values():
+        if isinstance(part, torch.nn.Module):
+            part.eval().requires_grad_(False)
+    return pipeline.to(config.device)
+
+
+def tensors_bytes(pipeline: Any) -> int:
+    """What the weights of all parts take."""
+    return sum(
+        tensor.nbytes
+        for part in pipeline.components.values()
+        if isinstance(part, torch.nn.Module)
+        for tensor in part.parameters()
+    )
+
+
 class ImageModel:
     """Used by the engine's thread alone: schedulers hold the state of a run."""
 
     def __init__(self, config: RunnerConfig) -> None:
         """Reads the weights. Raises LoadError."""
-        # Heavy imports, and both libraries would ask the hub at odd moments.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        from diffusers import DiffusionPipeline  # noqa: PLC0415
-        from diffusers.utils import logging as diffusers_logging  # noqa: PLC0415
-        from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
-
-        diffusers_logging.set_verbosity_error()
-        diffusers_logging.disable_progress_bar()
-        disable_progress_bar()
-        folder = check_folder(config.path)
-        read_index(folder)
-        dtype = float_type(config.device, config.dtype)
-        pipeline = DiffusionPipeline.from_pretrained(
-            folder,
-            dtype=dtype,
-            use_safetensors=True,
-            local_files_only=True,
-            low_cpu_mem_usage=False,
-        )
-        for part in pipeline.components.values():
-            if isinstance(part, torch.nn.Module):
-                part.eval().requires_grad_(False)
-        pipeline.to(config.device)
+        pipeline = load_pipeline(config)
         self.name = type(pipeline).__name__
         self.device = torch.device(config.device)
         self.native = int(config.options.get("native_side") or _native_side(pipeline))
@@ -114,12 +133,7 @@ class ImageModel:
         guidance = config.options.get("guidance")
         self.guidance = None if guidance is None else float(guidance)
         self._pipelines = _pipelines(pipeline)
-        self.weights = sum(
-            tensor.nbytes
-            for part in pipeline.components.values()
-            if isinstance(part, torch.nn.Module)
-            for tensor in part.parameters()
-        )
+        self.weights = tensors_bytes(pipeline)
 
     @property
     def takes_pictures(self) -> bool:

@@ -13,6 +13,7 @@ RUNNERS = {
     "echo": "inference.runners.echo.EchoRunner",
     "images": "inference.runners.images.ImageRunner",
     "speech": "inference.runners.speech.SpeechRunner",
+    "video": "inference.runners.video.VideoRunner",
     "transcription": "inference.runners.transcription.TranscriptionRunner",
     "upstream": "inference.runners.upstream.UpstreamRunner",
 }

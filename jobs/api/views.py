@@ -102,7 +102,10 @@ class JobViewSet(ApiViewSet):
                 now=moment,
                 make=make,
             )
-        return Response(answer, status=status, headers={"x-casola-job-id": answer["id"]})
+        headers = {"x-casola-job-id": answer["id"]}
+        if contract.is_demo:
+            headers["x-casola-weights"] = "demo"
+        return Response(answer, status=status, headers=headers)
 
     @extend_schema(
         operation_id="get_job",

@@ -49,7 +49,7 @@ def test_every_word_of_a_caption_is_in_the_vocabulary():
     known = set(vocabulary())
     assert set(COLOURS) | set(SHAPES) <= known
     assert {"neon", "sunset", "planet", "mountains"} <= known
-    tokenizer = train_image.make_tokenizer()
+    tokenizer = train_image.make_tokenizer(vocabulary())
     assert tokenizer.unk_token_id not in tokenizer("A red circle on a blue background").input_ids
     longest = max(len(tokenizer(Artist(9).sample()[1]).input_ids) for _ in range(200))
     assert longest <= train_image.WORDS

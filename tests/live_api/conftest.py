@@ -12,6 +12,7 @@ from tests.live import wait_until
 from tests.live_api import site as sites
 from tests.live_api.envelope import (
     EMBEDDINGS,
+    FILMS,
     IMAGES,
     RERANK,
     SPEECH,
@@ -21,6 +22,7 @@ from tests.live_api.envelope import (
     rerank_body,
     speech_body,
     transcription_body,
+    video_job,
 )
 from tests.live_api.site import Site
 
@@ -85,6 +87,16 @@ def drawing(http: httpx.Client) -> str:
         what="the model of pictures",
     )
     return image_body()["model"]
+
+
+@pytest.fixture(scope="session")
+def filming(site: Site, http: httpx.Client) -> str:
+    """The model of films, once it is loaded; the first job asks for that."""
+    made = http.post("/api/jobs", json=video_job())
+    assert made.status_code == 201, made.text
+    found = site.live.wait_job(made.json()["id"], seconds=240, key=site.alpha["user_read"])
+    assert found["status"] == "completed", found
+    return FILMS
 
 
 @pytest.fixture(scope="session")

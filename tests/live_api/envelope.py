@@ -8,6 +8,7 @@ from typing import Any
 CHAT = "/openai/v1/chat/completions"
 TEXT = "/openai/v1/completions"
 SPEECH = "/openai/v1/audio/speech"
+FILMS = "Wan-AI/Wan2.2-TI2V-5B"
 IMAGES = "/openai/v1/images/generations"
 EDITS = "/openai/v1/images/edits"
 TRANSCRIPTIONS = "/openai/v1/audio/transcriptions"
@@ -101,6 +102,12 @@ def transcription_body(**fields: Any) -> dict[str, Any]:
 def image_body(**fields: Any) -> dict[str, Any]:
     """A request to the demo model of pictures."""
     return {"model": "flux", "prompt": "a red circle on blue", "size": "64x64", **fields}
+
+
+def video_job(task: str = "fal/text-to-video", **fields: Any) -> dict[str, Any]:
+    """A Job for the demo model of films."""
+    film = {"prompt": "a red circle moving to the right on blue", "size": "64x64", "num_frames": 9}
+    return {"model_id": FILMS, "task": task, "input": {**film, "fps": 8, **fields}}
 
 
 def embeddings_body(text: Any = "hi", **fields: Any) -> dict[str, Any]:

@@ -130,7 +130,7 @@ class Site:
 @contextlib.contextmanager
 def site(folder: Path, **options: Any) -> Iterator[Site]:
     """Start it; nothing of it is left afterwards."""
-    options.setdefault("environment", {"RUNNER_SLOTS": "10"})
+    options.setdefault("environment", {"RUNNER_SLOTS": "11"})
     live = Live.from_environment(folder, **options)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -126,7 +126,7 @@ class SourcesField(serializers.Field):
 
 
 @extend_schema_field(ADDRESS)
-class MaskField(serializers.Field):
+class PictureField(serializers.Field):
     """One picture."""
 
     def to_internal_value(self, data: Any) -> str | bytes:
@@ -157,7 +157,7 @@ class EditRequest(ImageRequest):
     """OpenAI's request for changed pictures, as JSON or as a form with files."""
 
     image = SourcesField(help_text="The first is changed; further ones are brought into it")
-    mask = MaskField(required=False, help_text="Transparent, or white, where it may change")
+    mask = PictureField(required=False, help_text="Transparent, or white, where it may change")
     strength = StrictFloatField(
         required=False, min_value=0, max_value=1, help_text="How much is changed"
     )
