@@ -394,7 +394,8 @@ class Hub:
             case [frames.ERROR, _, _, error]:
                 exchange.is_ended = True
                 exchange.trace.runners -= 1
-                exchange.push(errors.from_runner(**error))
+                known = {key: error.get(key) for key in ("param", "retry_after")}
+                exchange.push(errors.from_runner(error["code"], error["message"], **known))
             case [frames.AWAY, _, _]:
                 exchange.trace.runners -= 1
                 self._move(exchange)

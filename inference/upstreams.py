@@ -13,6 +13,7 @@ from inference import hosting, weights
 from inference.models import ModelSpec
 from inference.runners.base import LoadError, RunnerConfig
 from inference.runners.upstream import UpstreamRunner
+from inference.runners.upstream_link import Access
 from inference.weights import WeightsError
 
 
@@ -56,8 +57,12 @@ def _known_tasks(offer: Offer) -> list[str]:
 def serve(offer: Offer, *, now: datetime) -> ModelSpec:
     """Have the model served by the upstream from now on; what served it before drains and leaves.
 
-    Raises WeightsError for a new model without Tasks.
+    Raises WeightsError for a new model without Tasks, and for a secret where it would be shown.
     """
+    try:
+        Access.of(offer.source, offer.options, model_id=offer.model_id)
+    except LoadError as error:
+        raise WeightsError(str(error)) from None
     spec = ModelSpec.objects.select_for_update().filter(model_id__iexact=offer.model_id).first()
     if spec is None:
         if not offer.tasks:

@@ -39,6 +39,7 @@ MOST_ERROR = 64 * KIB
 MOST_KEY = 4 * KIB
 MOST_MESSAGE = 500
 RETRY_SECONDS = 5
+SECRETS = {"key", "api_key", "token", "secret", "password", "authorization"}
 # Codes of a refusal that keep their meaning here; any other becomes the first.
 REFUSALS = (
     "invalid_value",
@@ -129,6 +130,10 @@ class Access:
     @classmethod
     def of(cls, source: str, options: dict[str, Any], *, model_id: str) -> Access:
         """From a ModelSpec's source and options. Raises LoadError."""
+        if SECRETS & options.keys():
+            raise LoadError(
+                "The options must not hold a key; name its place in key_env or key_file"
+            )
         texts = {name: options.get(name) or "" for name in ("key_env", "key_file", "ca_file")}
         model = options.get("model") or model_id
         if not all(isinstance(text, str) for text in [*texts.values(), model]):

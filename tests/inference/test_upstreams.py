@@ -100,6 +100,24 @@ def test_what_cannot_work_is_said_and_changes_nothing(server, arguments, told):
     assert not ModelSpec.objects.exists()
 
 
+@pytest.mark.parametrize(
+    ("address", "option"),
+    [
+        ("http://user:hunter2@127.0.0.1:9/v1", "images=true"),
+        ("http://127.0.0.1:9/v1?key=hunter2", "images=true"),
+        ("http://127.0.0.1:9/v1", "api_key=hunter2"),
+    ],
+)
+def test_a_secret_never_reaches_the_table(address, option):
+    with pytest.raises(CommandError) as refused:
+        run(
+            "add_upstream", MODEL, address, "--task", "openai/rerank", "--no-check",
+            "--option", option,
+        )  # fmt: skip
+    assert "hunter2" not in str(refused.value)
+    assert not ModelSpec.objects.exists()
+
+
 def test_one_that_is_away_can_be_added_unasked():
     address = "http://127.0.0.1:9/v1"
     with pytest.raises(CommandError, match="cannot be reached"):

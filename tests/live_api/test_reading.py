@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import concurrent.futures
 import json
-import os
-import signal
 import struct
 
 import httpx
@@ -377,40 +375,6 @@ def test_a_job_that_the_model_refuses_fails_with_its_reason(http, ended):
 
 
 # -- faults ------------------------------------------------------------------------------------
-
-
-def runner_pid(site, model: str) -> int:
-    return next(row["pid"] for row in site.live.runners() if row["model_id"] == model)
-
-
-def test_a_killed_runner_costs_no_answer_and_no_job(site, http, ended):
-    """A request and a job are under way when the Runner dies; another one does both."""
-    texts = [f"a text with the number {n} in it" for n in range(2_048)]
-    pid = runner_pid(site, EMBEDDER)
-    with concurrent.futures.ThreadPoolExecutor(2) as pool:
-        asking = pool.submit(
-            http.post,
-            EMBEDDINGS,
-            json=embeddings_body(texts, encoding_format="base64"),
-            timeout=120,
-        )
-        made = http.post(
-            "/api/jobs",
-            json={
-                "model_id": EMBEDDER,
-                "task": "openai/embeddings",
-                "input": embeddings_body(texts, encoding_format="base64", dimensions=2),
-            },
-        ).json()
-        wait_until(lambda: http.get(f"/api/jobs/{made['id']}").json()["status"] == "processing")
-        os.kill(pid, signal.SIGKILL)
-        answer = asking.result()
-    assert answer.status_code == 200, answer.text[:300]
-    assert len(answer.json()["data"]) == 2_048
-    found = ended(made["id"], seconds=90)
-    assert found["status"] == "completed", found["error"]
-    assert len(found["result"]["data"]) == 2_048
-    assert runner_pid(site, EMBEDDER) != pid
 
 
 def test_leaving_stops_the_work_and_pays_for_what_was_done(site, ended):

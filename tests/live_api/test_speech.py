@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
@@ -430,35 +429,3 @@ def test_killed_while_it_streams(site, http, ended):
     found = ended(job_id, seconds=15)
     assert found["status"] == "failed"
     assert found["error"]["code"] == "worker_crashed"
-
-
-@pytest.mark.slow
-def test_killed_before_its_first_byte(site, http):
-    """The answer is asked for once more, and comes whole."""
-    with ThreadPoolExecutor(1) as pool:
-        wish = body(input=LONG[:1600], speed=0.25, response_format="opus")
-        asking = pool.submit(http.post, SPEECH, json=wish, timeout=200)
-        time.sleep(1)
-        kill_runner(site)
-        response = asking.result()
-    assert response.status_code == 200, response.text
-    assert int(response.headers["content-length"]) == len(response.content)
-    assert sound.seconds(response.content, "opus") > 60
-
-
-@pytest.mark.slow
-def test_killed_with_a_job(site, http, bare, ended):
-    """The second attempt leaves the one file there is; no half one is anywhere."""
-    folder = site.live.var_dir / "media/outputs"
-    before = set(folder.rglob("*-[0-9]*.*"))
-    job_id = job(http, input=LONG[:1600], speed=0.25, response_format="opus")
-    wait_until(lambda: http.get(f"/api/jobs/{job_id}").json()["status"] == "processing")
-    kill_runner(site)
-    found = ended(job_id, seconds=120)
-    assert (found["status"], found["attempts"]) == ("completed", 2)
-    (file,) = set(folder.rglob("*-[0-9]*.*")) - before
-    assert file.name.endswith("-2.opus")
-    assert list(folder.rglob("*.part")) == []
-    content = bare.get(found["result"]["audio"]["url"]).content
-    assert content == file.read_bytes()
-    assert sound.seconds(content, "opus") > 60

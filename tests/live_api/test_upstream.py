@@ -31,6 +31,7 @@ from tests.live_api.envelope import (
 )
 from tests.servers import free_port
 
+pytestmark = pytest.mark.slow
 HERE = "here/chat"
 KEEP = "from inference.models import ModelSpec; ModelSpec.objects.exclude(model_id__in={}).delete()"
 PACED = "ModelSpec.objects.filter(model_id='test/echo').update(options={'token_ms': 20})"
