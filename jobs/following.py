@@ -51,16 +51,20 @@ class Follower:
         early when this process is about to.
         """
         self.desk.add(self)
+        clock = asyncio.get_running_loop().time
+        until = clock() + quiet_seconds
         try:
             while not draining():
-                if not await self._wait(quiet_seconds):
-                    yield []
-                    continue
-                found = await self._read()
+                has_news = await self._wait(max(0.0, until - clock()))
+                found = await self._read() if has_news else None
+                if found == [] and is_over:
+                    return
                 if found:
                     self.after = found[-1].seq
-                    yield found
-                if (found and found[-1].is_last) or (found == [] and is_over):
+                if found or clock() >= until:
+                    until = clock() + quiet_seconds
+                    yield found or []
+                if found and found[-1].is_last:
                     return
         finally:
             self.desk.remove(self)

@@ -267,7 +267,7 @@ SPECTACULAR_SETTINGS = {
     "TAGS": [
         {"name": "OpenAI", "description": "For OpenAI clients: base URL `/openai/v1`."},
         {"name": "Files", "description": "What clients send, kept byte for byte."},
-        {"name": "Jobs", "description": "Work that may wait: create, poll, cancel."},
+        {"name": "Jobs", "description": "Work that may wait: create, follow, cancel."},
         {"name": "Models", "description": "What is served and whether it is online."},
         {"name": "Organizations", "description": "Members, invites, audit, API tokens, usage."},
         {"name": "Users", "description": "The caller."},

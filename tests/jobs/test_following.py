@@ -176,11 +176,12 @@ def test_a_follower_that_is_ended_raises_why_and_leaves_nothing():
 @pytest.mark.usefixtures("reads")
 def test_quiet_is_told_and_a_process_that_goes_away_lets_its_followers_go(monkeypatch):
     monkeypatch.setattr(following, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0)
     job = make_job()
 
     async def main(desk):
         told = 0
-        async for some in Follower(desk, job.pk, 0).follow(is_over=False, quiet_seconds=0.01):
+        async for some in Follower(desk, job.pk, 0).follow(is_over=False, quiet_seconds=0.3):
             assert some == []
             told += 1
             Draining.value = told == 3
