@@ -99,20 +99,25 @@ def test_a_few_steps_learn(tmp_path):
     assert (ears.seconds, ears.languages) == (6.0, ["de", "en"])
 
 
-@pytest.fixture(scope="module")
-def spoken():
+def unheard(language: str, seed: int = 11, count: int = 24) -> list[tuple[str, np.ndarray]]:
+    """Sentences that training left out, in voices that it left out."""
     pytest.importorskip("espeakng_loader")
     from inference.demo.transcription_sound import UNHEARD, Clips, Speaker
 
-    source = Sentences(11, held_out=True)
+    source = Sentences(seed, held_out=True)
     clips = Clips(source, Speaker(source.draw, variants=UNHEARD))
     found = []
-    while len(found) < 24:
-        sentence = source.english()
+    while len(found) < count:
+        sentence = source.english() if language == "en" else source.german()
         clip = clips.spoken([sentence])
         if clip is not None:
             found.append((sentence.text, (clip.samples * 32_000).astype("<i2")))
     return found
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    return unheard("en")
 
 
 def test_the_shipped_weights_are_small_and_safe():
@@ -120,12 +125,14 @@ def test_the_shipped_weights_are_small_and_safe():
     assert {file.suffix for file in WEIGHTS.iterdir()} == {".json", ".md", ".safetensors"}
 
 
-def test_the_shipped_weights_hear_unknown_voices(spoken):
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_the_shipped_weights_hear_unknown_voices(language):
+    spoken = unheard(language)
     ears = Listener(RunnerConfig("m", str(WEIGHTS), dtype="float32"))
     heard = ears.hear([Wish(samples) for _, samples in spoken])
     counted = [word_errors(text, one.text) for (text, _), one in zip(spoken, heard, strict=True)]
-    assert sum(wrong for wrong, _ in counted) <= 0.15 * sum(words for _, words in counted)
-    assert {one.language for one in heard} == {"en"}
+    assert sum(wrong for wrong, _ in counted) <= 0.1 * sum(words for _, words in counted)
+    assert {one.language for one in heard} == {language}
 
 
 def test_transformers_own_way_writes_the_same(spoken):
