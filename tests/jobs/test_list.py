@@ -149,7 +149,7 @@ def test_what_a_job_in_the_list_shows(organization, ask):
         ("limit", "0"),
         ("order", "newest"),
         ("after", "nothing"),
-        ("after", ghost_id()),
+        pytest.param("after", ghost_id(), id="after-ghost"),
     ],
 )
 def test_an_odd_parameter_is_named(ask, name, value):

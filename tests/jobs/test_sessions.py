@@ -52,7 +52,7 @@ def test_strangers_and_disabled_members_see_none(organization):
             visitor(session_of(user), str(job.pk))
 
 
-@pytest.mark.parametrize("job_id", [ghost_id(), "odd", ""])
+@pytest.mark.parametrize("job_id", [ghost_id(), "odd", ""], ids=["ghost", "odd", "empty"])
 def test_there_must_be_such_a_job(organization, job_id):
     with pytest.raises(JobNotFound):
         visitor(session_of(make_member(organization=organization)), job_id)
