@@ -21,6 +21,7 @@ from casola_site.core.views import ApiViewSet
 from jobs.enums import FilePurpose
 from jobs.models import StoredFile
 from jobs.sent_files import Sender, delete_file, find_file, keep_file, open_file, sent_files
+from usage.limits import RateClass
 
 FILE = OpenApiParameter("file_id", str, OpenApiParameter.PATH)
 MOST_FILES = 10_000
@@ -125,6 +126,7 @@ class FileViewSet(ApiViewSet):
         "POST": Scope.USER_WRITE,
         "DELETE": Scope.USER_WRITE,
     }
+    rate_classes = {"POST": RateClass.JOB_SUBMISSION}
     parser_classes = (FormParser,)
     form_objects = frozenset({"expires_after"})
 

@@ -128,14 +128,14 @@ def cinema():
 @pytest.mark.slow
 def test_the_shipped_weights_move_things_where_they_are_told(cinema):
     shares = told(cinema, 48, seed=11).shares()
-    assert shares["direction"] >= 0.7  # colours and shapes are not yet there; see their README
+    assert shares["direction"] >= 0.8  # colours and shapes are not yet there; see their README
 
 
 @pytest.mark.slow
 def test_the_shipped_weights_go_on_from_the_picture_they_are_given(cinema):
     score, apart = continued(cinema, 32, seed=12)
     shares = score.shares()
-    assert shares["direction"] >= 0.85
+    assert shares["direction"] >= 0.9
     assert min(shares["colour"], shares["ground"]) >= 0.9
     assert apart <= 10
 
