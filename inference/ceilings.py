@@ -6,11 +6,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
-
 from inference.contracts.bounds import Limits, most_units
 from inference.contracts.surfaces import MEDIA_TASKS, TEXT_TASKS, WHOLE_TASKS
-from inference.deadlines import start_to_close
+from inference.deadlines import cancel_grace, start_to_close
 from usage.pricing import ceiling_of
 from usage.services import price_snapshot
 
@@ -23,7 +21,7 @@ def cost_ceiling(*, model: Model, task: str, contract: dict[str, Any], now: date
     prices = price_snapshot(model_id=model.model_id, now=now)
     if not prices:
         return Decimal(0)
-    seconds = start_to_close(task) + settings.CANCEL_GRACE_SECONDS
+    seconds = start_to_close(task) + cancel_grace(task)
     limits = Limits(model.context, model.image_tokens, seconds * 1000)
     return ceiling_of(most_units(task, contract, limits), prices)
 

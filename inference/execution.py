@@ -24,7 +24,7 @@ from inference import frames, parcels
 from inference.claims import Claims
 from inference.committer import Committer
 from inference.contracts.surfaces import SOUND_TASKS
-from inference.deadlines import start_to_close
+from inference.deadlines import cancel_grace, start_to_close
 from inference.delivery import Deliveries
 from inference.frames import BEAT_SECONDS, SILENCE_SECONDS
 from inference.images import ImageDesk
@@ -508,7 +508,7 @@ class RunnerHost:
             if (
                 work.cancelled_at is not None
                 and work.submitted is not None
-                and now - work.cancelled_at > settings.CANCEL_GRACE_SECONDS
+                and now - work.cancelled_at > cancel_grace(work.task)
             ):
                 self.keeper.abort("the engine hangs")
 

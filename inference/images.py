@@ -19,7 +19,7 @@ from casola_site.core import outputs
 from casola_site.core.clock import now
 from casola_site.core.errors import InvalidRequest, NotFound, PermissionDenied
 from casola_site.core.fetch import MAX_BYTES, MAX_SECONDS, fetch
-from inference.runners.base import Failed, InvalidInput
+from inference.runners.base import Busy, Failed, InvalidInput
 from inference.work import Work
 
 logger = logging.getLogger(__name__)
@@ -85,6 +85,9 @@ class ImageDesk:
             work.loaded = self.contract(work)
         except InvalidInput as error:
             return Failed(work.job_id, error.code, str(error), param=error.param)
+        except Busy as error:
+            again = error.retry_after
+            return Failed(work.job_id, error.code, str(error), retryable=True, retry_after=again)
         except Exception:  # one request's images must not end the others
             logger.exception("%s could not be loaded", self.what)
             return Failed(work.job_id, "worker_error", f"The {self.what} could not be loaded")

@@ -20,7 +20,7 @@ from casola_site.core.fetch import fetch
 from inference.contracts.surfaces import SOUND_TASKS
 from inference.contracts.transcription import LONGEST_SECONDS
 from inference.images import ImageDesk
-from inference.runners.base import Busy, Failed, InvalidInput
+from inference.runners.base import Failed, InvalidInput
 from inference.runners.media_guard import MediaGuard
 from inference.work import Work
 
@@ -72,12 +72,6 @@ class SoundDesk(ImageDesk):
         """Drop what has not begun, end the sandbox."""
         super().close()
         self._guard.close()
-
-    def _load(self, work: Work) -> Failed | None:
-        try:
-            return super()._load(work)
-        except Busy as error:
-            return Failed(work.job_id, error.code, str(error), retryable=True)
 
 
 def _fill(file: IO[bytes], contract: dict[str, Any]) -> str | None:

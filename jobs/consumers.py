@@ -196,9 +196,8 @@ class JobSocket:
             return
         await send({"type": "websocket.accept"})
         self.headers = joined(scope["headers"])
-        query = QueryDict(scope.get("query_string", b""))
-        self.after = query.get("after")
         try:
+            self.after = QueryDict(scope.get("query_string", b"")).get("after")
             caller = await self._caller(receive)
             if caller is not None:
                 await until_gone(self._follow(caller), receive, "websocket.disconnect")

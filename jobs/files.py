@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from casola_site.core.insert import insert_rows
 from jobs.models import StoredFile
 
 AT_ONCE = 500
+MOST_SECONDS = 1.0
 LOOK_EVERY = timedelta(hours=1)
 # Until a Job ends nobody knows when the files it came with may go; they go with its data.
 WHILE_OPEN = timedelta(days=30)
@@ -103,8 +105,8 @@ def forget_of(job_ids: Collection[uuid.UUID]) -> None:
 
 
 def forget_expired(*, now: datetime) -> int:
-    """Drop the files whose time is over; returns how many."""
-    forgotten = 0
+    """Drop files whose time is over, as many as go in a second or so; returns how many."""
+    forgotten, until = 0, time.monotonic() + MOST_SECONDS
     while True:
         with transaction.atomic():
             rows = StoredFile.objects.filter(public_id=None, expires_at__lte=now).order_by(
@@ -112,7 +114,7 @@ def forget_expired(*, now: datetime) -> int:
             )
             found = _forget(StoredFile.objects.filter(pk__in=list(_pks(rows[:AT_ONCE]))))
         forgotten += found
-        if found < AT_ONCE:
+        if found < AT_ONCE or time.monotonic() > until:
             return forgotten
 
 

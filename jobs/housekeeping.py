@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
+
+from django.db import DatabaseError
 
 from accounts.idempotency import sweep_keys
 from accounts.sign_in.sessions import sweep_sessions
@@ -17,18 +20,31 @@ from usage.reservations import expired_reservations, release
 EVERY_SECONDS = 60.0
 AT_ONCE = 500
 
+logger = logging.getLogger(__name__)
+
 
 def keep() -> None:
-    """Forget what is old, write when tokens were last used, and look after budgets."""
-    sweep_keys(now())
-    sweep_sessions(now())
-    uses.write()
-    release_abandoned(now=now())
-    enqueue_unsent(now())
-    retention.delete_expired(now=now())
-    files.forget_expired(now=now())
-    sent_files.forget_expired_sent(now=now())
-    files.sweep(now=now())
+    """Forget what is old, write when tokens were last used, and look after budgets.
+
+    What goes wrong in one of these keeps none of the others from being done. Raises DatabaseError.
+    """
+    for work in (
+        lambda: sweep_keys(now()),
+        lambda: sweep_sessions(now()),
+        uses.write,
+        lambda: release_abandoned(now=now()),
+        lambda: enqueue_unsent(now()),
+        lambda: retention.delete_expired(now=now()),
+        lambda: files.forget_expired(now=now()),
+        lambda: sent_files.forget_expired_sent(now=now()),
+        lambda: files.sweep(now=now()),
+    ):
+        try:
+            work()
+        except DatabaseError:
+            raise
+        except Exception:
+            logger.exception("a part of housekeeping failed")
 
 
 def release_abandoned(*, now: datetime) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,6 +24,8 @@ MOST_BYTES = 200 * 1024 * 1024
 BATCH_DAYS = 30
 SENDING = timedelta(hours=1)  # no client takes longer to send a file
 AT_ONCE = 200
+
+logger = logging.getLogger(__name__)
 
 
 class FileDoesNotFit(ApiError):
@@ -143,6 +146,8 @@ def delete_file(file: StoredFile) -> None:
 def _remove(file: StoredFile) -> None:
     """The content first: a row without content is swept again, content without a row never."""
     outputs.remove(file.name, folder=FOLDER)
+    if not file.is_whole:
+        outputs.remove_parts(file.name, folder=FOLDER)
     StoredFile.objects.filter(pk=file.pk).delete()
 
 
@@ -150,7 +155,12 @@ def forget_expired_sent(*, now: datetime) -> int:
     """Drop what clients sent and may not read any more, or whose sending was broken off; how many."""
     broken_off = Q(is_whole=False, created_at__lte=now - SENDING)
     sent = StoredFile.objects.filter(public_id__isnull=False)
-    old = list(sent.filter(Q(expires_at__lte=now) | broken_off)[:AT_ONCE])
+    old = sent.filter(Q(expires_at__lte=now) | broken_off).order_by("expires_at", "pk")[:AT_ONCE]
+    removed = 0
     for file in old:
-        _remove(file)
-    return len(old)
+        try:
+            _remove(file)
+            removed += 1
+        except OSError:  # the others can go all the same
+            logger.exception("the content of %s cannot be removed", file)
+    return removed

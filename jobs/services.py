@@ -25,7 +25,7 @@ from jobs import caps, events, files, retention
 from jobs.enums import HOLDS_LEASE, TERMINAL, JobStatus, Lane
 from jobs.files import KeptFile
 from jobs.models import Job, JobEvent, Runner
-from jobs.transitions import MAX_CRASHES, backoff_seconds, share
+from jobs.transitions import MAX_CRASHES, backoff_seconds, room_seconds, share
 from usage.pricing import Snapshot
 from usage.services import Consumption, record_usage
 
@@ -373,7 +373,10 @@ def retry_job(*, outcome: Outcome, now: datetime) -> bool:
         failures = job.failures + (outcome.retry_after is None)
         if failures >= MAX_CRASHES:
             return bool(finish_jobs([outcome]))
-        wait = timedelta(seconds=outcome.retry_after or backoff_seconds(failures))
+        if outcome.retry_after is None:
+            wait = timedelta(seconds=backoff_seconds(failures))
+        else:
+            wait = timedelta(seconds=room_seconds(outcome.retry_after, job.attempts))
         mine.update(
             status=JobStatus.PENDING,
             runner=None,

@@ -15,6 +15,8 @@ ALLOWED: frozenset[tuple[str, str]] = frozenset(
 )
 MAX_CRASHES = 3
 BACKOFF_SECONDS = (0, 5, 30)
+AS_TOLD = 20  # attempts
+MOST_ROOM_SECONDS = 300
 
 
 def may_move(old: str, new: str) -> bool:
@@ -25,6 +27,12 @@ def may_move(old: str, new: str) -> bool:
 def backoff_seconds(failures: int) -> int:
     """How long to wait before the attempt after `failures` failed ones."""
     return BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS)) - 1] if failures > 0 else 0
+
+
+def room_seconds(retry_after: int, attempts: int) -> int:
+    """How long to wait for room: as told at first, then longer each time that there was none."""
+    often = min(max(0, attempts - AS_TOLD), 8)
+    return max(retry_after, min(MOST_ROOM_SECONDS, retry_after * 2**often))
 
 
 def share(*, free: int, running: dict[int, int], waiting: dict[int, int]) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import IO, Any
 
 from django.core.exceptions import RequestDataTooBig, SuspiciousOperation
@@ -25,6 +26,7 @@ MAX_FILES = 20
 MAX_FIELD_BYTES = 1024 * 1024
 IN_MEMORY = 256 * 1024
 PIECE = 64 * 1024
+LONGEST_NAME = 255
 PLAIN_FIELDS = (serializers.BooleanField, serializers.IntegerField, serializers.FloatField)
 
 
@@ -157,7 +159,7 @@ class _Keeper(FileUploadHandler):
         if self._count > MAX_FILES:
             raise InvalidForm("The form has too many files")
         content = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # noqa: SIM115 - the Form closes it
-        upload = Upload(content, 0, self.file_name or "", self.content_type or "")
+        upload = Upload(content, 0, _short(self.file_name or ""), self.content_type or "")
         self.form.files.setdefault(self.field_name, []).append(upload)
         self._upload = upload
 
@@ -173,6 +175,14 @@ class _Keeper(FileUploadHandler):
         del file_size
         assert self._upload is not None  # noqa: S101 - new_file came before
         self._upload.content.seek(0)
+
+
+def _short(name: str) -> str:
+    """A name that is not too long for a file system, its ending kept."""
+    if len(name) <= LONGEST_NAME:
+        return name
+    ending = PurePath(name).suffix[:LONGEST_NAME]
+    return name[: LONGEST_NAME - len(ending)] + ending
 
 
 class FormParser(BaseParser):

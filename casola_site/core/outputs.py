@@ -125,6 +125,15 @@ def remove(name: str, *, folder: str = FOLDER) -> None:
         storage().delete(f"{folder}/{name}")
 
 
+def remove_parts(name: str, *, folder: str) -> None:
+    """Take away what a process that was killed while it wrote this file has left of it."""
+    place = storage()
+    if isinstance(place, FileSystemStorage):
+        path = Path(place.path(f"{folder}/{name}"))
+        for part in path.parent.glob(f".{path.name}.*.part"):
+            part.unlink(missing_ok=True)
+
+
 def exists(name: str) -> bool:
     """Whether a file of that name is there."""
     return storage().exists(f"{FOLDER}/{name}")

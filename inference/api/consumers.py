@@ -13,6 +13,7 @@ import json
 import logging
 import tempfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, Any
 
 from channels.consumer import AsyncConsumer
@@ -37,7 +38,9 @@ from usage.throttling import rate_class_of
 
 logger = logging.getLogger(__name__)
 
-submit_async = in_thread(later.submit)
+LATER_THREADS = 4
+# Threads of its own: it hashes and stores large bodies, which ends and tokens must not wait for.
+submit_async = in_thread(later.submit, ThreadPoolExecutor(LATER_THREADS, "later"))
 STREAM_HEADERS = {
     "content-type": "text/event-stream",
     "cache-control": "no-cache",

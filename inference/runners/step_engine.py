@@ -113,12 +113,18 @@ class StepEngine:
             self._wake.notify()
 
     def cancel(self, request_id: str) -> None:
-        """End it between two steps. Unknown ids are ignored."""
+        """End it between two steps, at once where it only waits. Unknown ids are ignored."""
         with self._wake:
             request = self._known.get(request_id)
-            if request is not None:
+            if request is None:
+                return
+            if request.has_begun:
                 request.is_cancelled = self._any_cancelled = True
                 self._wake.notify()
+                return
+            self._forget_locked(request)
+        # Others' steps may take long, and the host would take this for an engine that hangs.
+        self._send([Ended(request_id, "cancelled", request.units)])
 
     def stats(self) -> Stats:
         """Requests under way and in line."""

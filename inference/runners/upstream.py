@@ -167,6 +167,7 @@ class UpstreamRunner:
     def start(self, emit: Emit) -> None:
         """See Runner."""
         self._emit = emit
+        self._upstream = self._connected()
         is_up = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._serve(is_up)), name="upstream", daemon=True
@@ -228,7 +229,6 @@ class UpstreamRunner:
     async def _serve(self, is_up: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._doubt, self._ending = asyncio.Event(), asyncio.Event()
-        self._upstream = self._connected()
         self._upstream.heard_at = time.monotonic()
         is_up.set()
         watching = asyncio.create_task(self._watch())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from typing import Any
 
 from inference.contracts import chat
@@ -348,6 +349,8 @@ def _token(entry: Any, *, is_top: bool = False) -> dict[str, Any]:
     token = entry.get("token") if isinstance(entry, dict) else None
     logprob = entry.get("logprob") if isinstance(entry, dict) else None
     if not isinstance(token, str) or not isinstance(logprob, int | float):
+        raise Unreadable
+    if not math.isfinite(logprob):
         raise Unreadable
     found: dict[str, Any] = {"token": clean(token), "logprob": logprob, "bytes": entry.get("bytes")}
     if not isinstance(found["bytes"], list):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any
 
@@ -14,6 +13,7 @@ from casola_site.core import outputs
 from casola_site.core.clock import now, unix
 from casola_site.core.fields import StrictCharField, StrictIntegerField, StrictSerializer
 from casola_site.core.network import base_url
+from casola_site.core.parsers import InvalidJSON, decode_json
 from jobs.enums import JobStatus
 from jobs.models import Job
 from jobs.submission import Wishes
@@ -48,8 +48,8 @@ class MetadataField(serializers.Field):
     def from_text(text: str) -> Any:
         """Of a form's field; what is no JSON stays, to be refused."""
         try:
-            return json.loads(text)
-        except (ValueError, RecursionError):
+            return decode_json(text.encode())
+        except (InvalidJSON, ValueError, RecursionError):
             return text
 
     def to_internal_value(self, data: Any) -> dict[str, str]:

@@ -98,6 +98,20 @@ def test_names_of_files_lead_nowhere():
 
 
 @pytest.mark.parametrize(
+    ("name", "kept"),
+    [
+        ("x" * 300 + ".jsonl", "x" * 249 + ".jsonl"),
+        ("x." + "y" * 300, "." + "y" * 254),
+        ("." + "y" * 300, "." + "y" * 254),
+        ("z" * 255, "z" * 255),
+    ],
+)
+def test_long_names_are_shortened_before_their_ending(name, kept):
+    (upload,) = read(part("file", b"x", name)).files["file"]
+    assert upload.filename == kept
+
+
+@pytest.mark.parametrize(
     ("parts", "content_type"),
     [
         ([part("a", b"1")], "multipart/form-data"),

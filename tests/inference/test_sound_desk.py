@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from casola_site.core import outputs
 from inference.contracts import chat, transcription
-from inference.runners.base import InvalidInput
+from inference.runners.base import Busy, Failed, InvalidInput
 from inference.sounds import RATE, SoundDesk
 from inference.work import Work
 
@@ -111,3 +111,13 @@ def test_other_tasks_have_no_sound(desk):
     asked = work(task=chat.TASK, messages=[])
     assert (desk.holds(asked), desk.must_fetch(asked)) == (False, False)
     assert desk.contract(asked) == {"messages": []}
+
+
+def test_who_finds_no_helper_is_told_to_come_again(desk, monkeypatch):
+    def busy(*args, **options):
+        raise Busy(retry_after=7)
+
+    monkeypatch.setattr(desk._guard, "sound", busy)
+    assert desk._load(work(claimed=True, url=DATA)) == Failed(
+        "j", "model_unavailable", "The model is busy", retryable=True, retry_after=7
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
@@ -309,8 +310,31 @@ def test_a_file_that_cannot_be_written_leaves_nothing():
 def test_what_was_broken_off_is_swept_with_its_content(alpha):
     file_id = alpha.send().json()["id"]
     StoredFile.objects.update(is_whole=False)
+    name = StoredFile.objects.get().name
+    day = Path(outputs.storage().path(f"{sent_files.FOLDER}/{name}")).parent
+    (day / f".{name.rpartition('/')[2]}.0a1b.part").write_bytes(b"half")
+    (day / ".another.0a1b.part").write_bytes(b"kept")
     assert alpha.get(f"/{file_id}").status_code == 404
     now = timezone.now()
     assert forget_expired_sent(now=now) == 0
     assert forget_expired_sent(now=now + timedelta(hours=2)) == 1
-    assert in_storage() == []
+    assert in_storage() == [".another.0a1b.part"]
+
+
+def test_what_cannot_be_removed_keeps_nothing_else(alpha, monkeypatch):
+    stuck, free = (alpha.send().json()["id"] for _ in range(2))
+    now = timezone.now()
+    StoredFile.objects.update(expires_at=now)
+    name = StoredFile.objects.get(public_id=stuck).name
+    remove = outputs.remove
+
+    def refusing(asked, **options):
+        if asked == name:
+            raise PermissionError(asked)
+        remove(asked, **options)
+
+    monkeypatch.setattr(outputs, "remove", refusing)
+    assert forget_expired_sent(now=now) == 1
+    assert not StoredFile.objects.filter(public_id=free).exists()
+    monkeypatch.undo()
+    assert forget_expired_sent(now=now) == 1

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.enums import TERMINAL, JobStatus
-from jobs.transitions import backoff_seconds, may_move, share
+from jobs.transitions import backoff_seconds, may_move, room_seconds, share
 
 COUNTS = st.dictionaries(st.integers(1, 8), st.integers(0, 20), max_size=8)
 
@@ -65,3 +65,19 @@ def test_share_never_lets_one_pull_ahead_of_one_that_still_waits(free, running, 
         for other, count in waiting.items():
             if chosen[other] < count:
                 assert after[key] <= after[other] + 1
+
+
+@pytest.mark.parametrize(
+    ("retry_after", "attempts", "seconds"),
+    [
+        (5, 0, 5),
+        (5, 20, 5),
+        (5, 21, 10),
+        (5, 24, 80),
+        (5, 99, 300),
+        (1, 32_000, 256),
+        (400, 99, 400),
+    ],
+)
+def test_who_finds_no_room_again_and_again_comes_less_often(retry_after, attempts, seconds):
+    assert room_seconds(retry_after, attempts) == seconds
