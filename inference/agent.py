@@ -250,8 +250,11 @@ class Agent:
             hosting.forgive_failures(placement_id=row.public_id)
 
     def _just_taken(self, row: Placement, start: Start) -> bool:
-        """Its task was taken a moment ago and its Runner may register any time."""
-        if start.runner is not None or self._latest_runner(row, start) is not None:
+        """Its task was taken a moment ago and its Runner may register any time, or has just done so."""
+        latest = self._latest_runner(row, start)
+        if latest is not None:
+            return latest.state in HOLDS_LEASE  # since this cycle read the Runners
+        if start.runner is not None:
             return False
         if start.taken_at is None:
             start.taken_at = self._clock()

@@ -194,7 +194,10 @@ def _bound(settings: dict[str, Any], *, descriptors: int) -> None:
 
 
 def _say(answer: dict[str, Any]) -> None:
-    os.write(1, json.dumps(answer).encode() + b"\n")
+    try:
+        os.write(1, json.dumps(answer).encode() + b"\n")
+    except BrokenPipeError:
+        os._exit(0)  # nobody is there any more
 
 
 if __name__ == "__main__":
