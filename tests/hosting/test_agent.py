@@ -125,6 +125,29 @@ def test_a_wanted_placement_gets_one_task():
     assert scene.queued() == []
 
 
+def test_a_runner_that_registers_within_a_cycle_is_not_started_twice(monkeypatch):
+    want()
+    scene = Scene()
+    scene.cycle()
+    placement = Placement.objects.get()
+    waiting = queue.waiting
+
+    def just_taken(*args):
+        """Its task is taken and its Runner registers after this cycle has read the Runners."""
+        monkeypatch.undo()
+        scene.take()
+        scene.register(placement, state=RunnerState.LOADING)
+        return waiting(*args)
+
+    monkeypatch.setattr(queue, "waiting", just_taken)
+    for _ in range(4):
+        scene.cycle(30)
+        assert scene.queued() == []
+    placement.refresh_from_db()
+    assert placement.failures == 0
+    assert Runner.objects.count() == 1
+
+
 def test_the_start_drops_what_an_earlier_node_left():
     spec = want()
     row = Placement.objects.create(spec=spec, node="n", device="cpu", memory_bytes=1)
