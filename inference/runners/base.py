@@ -122,8 +122,8 @@ class Ended:
 class Failed:
     """Terminal. `retryable` says whether running it again may succeed; no inside is shown.
 
-    `retry_after`: nothing is wrong with it, there was no room for it. A persisted Job then waits so
-    many seconds and is not counted as failed, a caller is told them.
+    `retry_after`: nothing is wrong with it, there was no room for it. A persisted Job then waits at
+    least so many seconds and is not counted as failed, a caller is told them.
     """
 
     request_id: str
